@@ -1,0 +1,228 @@
+/**
+ * What the native addon exports. The one description of that boundary: native/bindings implements
+ * it, lib/ calls it and nothing else.
+ *
+ * Everything that takes longer than about a millisecond returns a promise; its work runs on an
+ * engine thread of the addon, one job after another, never on the event loop or its thread pool.
+ * A Float32Array over a SharedArrayBuffer is read in place while the job runs; any other is copied
+ * before the call returns. Arrays that come back are new. Errors carry `code` and `where`
+ * (`nativeError` in errors.ts makes a PannsError of them).
+ */
+
+/** One operation of a model. `inputs` are `#3` for the spec's node 3, or a graph input's name. */
+export interface SpecNode {
+  op: string;
+  /** PyTorch's module path, which prefixes the names of the node's parameters; may be ''. */
+  path: string;
+  inputs: string[];
+  attrs: Record<string, number | boolean | string | number[]>;
+}
+
+/** A model as plain data: what a checkpoint stores, and what the core compiles. */
+export interface Spec {
+  name: string;
+  nodes: SpecNode[];
+  /** Named results: the index of the node that makes each. */
+  outputs: Record<string, number>;
+}
+
+export interface DeviceOptions {
+  device: 'cpu' | 'null';
+  /** Threads that compute; 0 means one a core. */
+  threads: number;
+}
+
+export interface NativeParameter {
+  name: string;
+  shape: number[];
+  /** False for buffers such as running means. */
+  trainable: boolean;
+}
+
+/** A flag that the job's thread polls: set element 0 to 1 to cancel. Over a SharedArrayBuffer. */
+export type CancelFlag = Uint8Array;
+
+export interface NativeModel {
+  parameters(): NativeParameter[];
+  initialise(seed: bigint): Promise<void>;
+  get(name: string): Promise<Float32Array>;
+  set(name: string, values: Float32Array): Promise<void>;
+  /** waveform (batch, samples); returns each named output, row-major. */
+  infer(
+    waveform: Float32Array,
+    batch: number,
+    samples: number,
+    outputs: string[],
+    cancel?: CancelFlag,
+  ): Promise<Record<string, Float32Array>>;
+  /** The compiled program (inference) as text: graph, memory plan, work. */
+  text(batch: number, samples: number, passesOff: string[]): Promise<string>;
+  /** Frees the memory; jobs under way finish first. */
+  dispose(): void;
+}
+
+export interface OptimizerOptions {
+  kind: 'adam' | 'sgd';
+  attrs: Record<string, number | boolean>;
+}
+
+export interface SessionOptions {
+  batch: number;
+  samples: number;
+  mixup: boolean;
+  loss: 'bce' | 'cross_entropy';
+  optimizer: OptimizerOptions;
+  /** Parameters whose names start with one of these do not train. */
+  frozen: string[];
+  passesOff: string[];
+}
+
+export interface StepState {
+  seed: bigint;
+  step: number;
+  lr: number;
+  /** 0: no clipping of the gradient norm. */
+  maxNorm: number;
+  /** False: compute gradients, change no parameter. */
+  update: boolean;
+}
+
+export interface StepResult {
+  loss: number;
+  /** Before clipping; 0 without clipping. */
+  gradNorm: number;
+}
+
+export interface NativeSession {
+  /** waveform (clips, samples), target (clips, classes); clips is twice the batch with mixup. */
+  step(
+    waveform: Float32Array,
+    target: Float32Array,
+    lambda: Float32Array | undefined,
+    state: StepState,
+  ): Promise<StepResult>;
+  gradient(parameter: string): Promise<Float32Array>;
+  /** Names of the optimizer's state arrays, as in torch.optim. */
+  slots(): string[];
+  getSlot(slot: string, parameter: string): Promise<Float32Array>;
+  setSlot(slot: string, parameter: string, values: Float32Array): Promise<void>;
+  trains(parameter: string): boolean;
+  /** Bytes of device memory beside the parameters, and operations of one step. */
+  cost(): { bytes: number; flops: number };
+  text(): string;
+  dispose(): void;
+}
+
+export interface LogmelOptions {
+  sampleRate: number;
+  windowSize: number;
+  hopSize: number;
+  melBins: number;
+  fmin: number;
+  fmax: number;
+}
+
+export interface NativeFeatures {
+  /** (batch, samples) to log-mel (batch, frames, melBins) in dB, or power (…, windowSize / 2 + 1). */
+  run(
+    waveform: Float32Array,
+    batch: number,
+    samples: number,
+    output: 'logmel' | 'spectrogram',
+  ): Promise<Float32Array>;
+  dispose(): void;
+}
+
+export interface AudioInfo {
+  frames: number;
+  sampleRate: number;
+  channels: number;
+  format: string;
+  subtype: string;
+}
+
+export interface DecodeOptions {
+  /** Seconds. */
+  start: number;
+  /** Seconds; negative: to the end. */
+  duration: number;
+  /** Hz; 0: the file's own. */
+  sampleRate: number;
+  mono: boolean;
+  nanToZero: boolean;
+  /** Seconds of output at most (ERR_PANNS_AUDIO_TOO_LONG). */
+  maxSeconds: number;
+}
+
+export interface DecodedAudio {
+  channels: Float32Array[];
+  sampleRate: number;
+  truncated: boolean;
+  info: AudioInfo;
+}
+
+export interface ClipRequest {
+  path: string;
+  start: number;
+  duration: number;
+}
+
+export interface ClipResult {
+  /** Frames of the clip that are audio; the rest is padding. */
+  frames: number;
+  truncated: boolean;
+  /** '' when the clip was read. */
+  code: string;
+  message: string;
+}
+
+/** For tests: one op on the CPU, inputs and outputs in logical, row-major order. */
+export interface OpTensor {
+  shape: number[];
+  form: 'dense' | 'map' | 'filter';
+  data: Float32Array;
+}
+
+export interface NativeAddon {
+  version: string;
+  cpu(): { name: string; tier: string; cores: number; memoryBytes: number };
+  /** Which libsndfile is in use, or why none is. */
+  audioLibrary(): { path: string; version: string; error: string };
+  /** A folder in which libsndfile is looked for first; no effect once the library is in use. */
+  setAudioLibraryFolder(folder: string): void;
+
+  createModel(spec: Spec, device: DeviceOptions, samples: number): Promise<NativeModel>;
+  createSession(model: NativeModel, spec: Spec, options: SessionOptions): Promise<NativeSession>;
+  createFeatures(options: LogmelOptions, threads: number): NativeFeatures;
+  /** Tensors that PANNs checkpoints store and the front-end derives. */
+  frontendTensors(options: LogmelOptions): Promise<{
+    convReal: Float32Array;
+    convImag: Float32Array;
+    melW: Float32Array;
+  }>;
+
+  probe(source: string | Uint8Array): Promise<AudioInfo>;
+  decode(source: string | Uint8Array, options: DecodeOptions, cancel?: CancelFlag): Promise<DecodedAudio>;
+  /** Decodes clips on several threads into rows of `out` (clips, samples), over a SharedArrayBuffer. */
+  loadClips(
+    clips: ClipRequest[],
+    options: { sampleRate: number; samples: number; nanToZero: boolean; threads: number },
+    out: Float32Array | Int16Array,
+    cancel?: CancelFlag,
+  ): Promise<ClipResult[]>;
+  resample(samples: Float32Array, from: number, to: number): Promise<Float32Array>;
+  resamplerInfo(from: number, to: number): { passbandHz: number; taps: number };
+
+  /** Stops the engine threads; called when the process exits. */
+  stop(): void;
+
+  runOp(
+    op: string,
+    attrs: Record<string, number | boolean | string | number[]>,
+    inputs: OpTensor[],
+    state: Partial<StepState>,
+  ): Promise<OpTensor[]>;
+  /** Runs the planner and a captured training step on the null backend. */
+  nullStep(spec: Spec, options: SessionOptions): { text: string; runs: number[]; bytes: number };
+  fusions(): string[];
+}

@@ -1,0 +1,396 @@
+import type { NativeAddon, NativeModel, NativeParameter } from '../addon.js';
+import { checkOptions, nearest, PannsError } from '../errors.js';
+import { type WritableTensor, writeSafetensors } from '../io/safetensors_writer.js';
+import { describeModel } from '../models/index.js';
+import { type ModelConfig, type ModelOptions, modelOptionNames } from '../models/options.js';
+import type { ModelDescription } from '../models/row.js';
+import { callNative, callNativeSync } from '../native/call.js';
+import { loadNative } from '../native.js';
+import { modelMetadata } from './model_file.js';
+import { checkDerived, matchState, type StateDict, writable } from './state.js';
+
+/** Where a model computes. */
+export interface DeviceChoice {
+  /** `'auto'` (the default) is the CPU in this version. */
+  device?: 'cpu' | 'cuda' | 'auto' | undefined;
+  /** Threads that compute; 0, the default, means one a core. */
+  threads?: number | undefined;
+}
+
+/** Options of {@link createModel}. */
+export interface CreateModelOptions extends ModelOptions, DeviceChoice {
+  /** Of the initial weights: a whole number in 0..2^53-1, default 0. */
+  seed?: number | undefined;
+}
+
+/** Options of {@link Model.infer}. */
+export interface InferOptions<Name extends string> {
+  /** N, when the waveforms come as one array; default 1. */
+  batch?: number | undefined;
+  /** Default `clipwise_output` and `embedding`; `logits` is the third. */
+  outputs?: readonly Name[] | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/** A result (N, columns), row-major. */
+export interface Output {
+  readonly data: Float32Array;
+  readonly shape: readonly [rows: number, columns: number];
+}
+
+/** What the rest of the package sees of a model. */
+export interface ModelInternals {
+  readonly addon: NativeAddon;
+  readonly native: NativeModel;
+  readonly description: ModelDescription;
+  /** num_batches_tracked of each norm, by name. */
+  readonly counters: Map<string, bigint>;
+}
+
+/**
+ * At most so many samples go through the core at once, or one clip: 8 clips of 10 s at 32 kHz. The
+ * first maps of Cnn14 take 16 MB for each such clip, and more clips at once are hardly faster.
+ */
+const SAMPLES_AT_ONCE = 8 * 320_000;
+
+const DEFAULT_OUTPUTS = ['clipwise_output', 'embedding'] as const;
+
+let reveal: (model: Model) => ModelInternals;
+
+/**
+ * A network with its weights, on a device.
+ *
+ * Made by {@link createModel} or {@link loadModel}. Several calls may be under way at once; they run
+ * one after another. Free the memory with `dispose()`, or declare it with `using`.
+ */
+export class Model {
+  /** As the paper has it: `Cnn14`. */
+  readonly name: string;
+  /** All options of the architecture, defaults filled in. */
+  readonly config: ModelConfig;
+  /** The names of the classes in order; only their number where the names are not known. */
+  readonly classes: readonly string[] | number;
+  /** K. */
+  readonly classCount: number;
+  /** In Hz, of the waveforms that `infer` takes. */
+  readonly sampleRate: number;
+  /** Shorter clips are padded with zeros at the end to this many samples. */
+  readonly minimumSamples: number;
+  /** E, the columns of `embedding`. */
+  readonly embeddingSize: number;
+  readonly #internals: ModelInternals;
+  #disposed = false;
+
+  static {
+    reveal = (model) => model.#usable();
+  }
+
+  /** Use {@link createModel} or {@link loadModel}. */
+  constructor(internals: ModelInternals) {
+    const { description } = internals;
+    this.name = description.name;
+    this.config = description.config;
+    this.classes = description.labels ?? description.config.classes;
+    this.classCount = description.config.classes;
+    this.sampleRate = description.config.sampleRate;
+    this.minimumSamples = description.minimumSamples;
+    this.embeddingSize = description.embeddingSize;
+    this.#internals = internals;
+  }
+
+  /**
+   * Scores clips: waveforms (N, S) to the named outputs, each (N, columns).
+   *
+   * `waveforms` are mono samples in [-1, 1] at `sampleRate`: one array of `batch` clips of equal
+   * length, or a list of arrays, of which shorter ones are padded with zeros at the end to the
+   * longest. Memory from {@link allocate} is read in place and must not change meanwhile.
+   *
+   * @throws PannsError `ERR_PANNS_SHAPE`, `ERR_PANNS_NAN` for samples that are no numbers,
+   *   `ERR_PANNS_OPTION`, `ERR_PANNS_OUT_OF_MEMORY`, `ERR_PANNS_DISPOSED`; AbortError
+   */
+  async infer<Name extends string = 'clipwise_output' | 'embedding'>(
+    waveforms: Float32Array | readonly Float32Array[],
+    options: InferOptions<Name> = {},
+  ): Promise<Record<Name, Output>> {
+    const { native, description } = this.#usable();
+    checkOptions(options, ['batch', 'outputs', 'signal'], 'infer');
+    const names = [...new Set<string>(options.outputs ?? DEFAULT_OUTPUTS)];
+    for (const output of names) checkOutput(output, Object.keys(description.spec.outputs));
+    const { data, rows, samples } = this.#rows(waveforms, options.batch);
+    const { signal } = options;
+    const atOnce = Math.max(1, Math.floor(SAMPLES_AT_ONCE / samples));
+    const results = new Map(
+      names.map((name) => [name, new Float32Array(rows * this.#columns(name))] as const),
+    );
+    for (let first = 0; first < rows; first += atOnce) {
+      const count = Math.min(atOnce, rows - first);
+      const part = data.subarray(first * samples, (first + count) * samples);
+      // A rest is filled up with silence: the core has compiled for full batches, and rows are
+      // independent of each other.
+      const size = rows > atOnce ? atOnce : count;
+      const input = size === count ? part : padded([part], size * samples, 1);
+      const answer = await callNative(
+        this.name,
+        (cancel) => native.infer(input, size, samples, names, cancel),
+        signal,
+      );
+      for (const [name, out] of results) {
+        const columns = this.#columns(name);
+        const values = answer[name] ?? new Float32Array(0);
+        out.set(values.subarray(0, count * columns), first * columns);
+      }
+    }
+    const outputs = [...results].map(([name, values]) => {
+      return [name, { data: values, shape: [rows, this.#columns(name)] }];
+    });
+    return Object.fromEntries(outputs) as Record<Name, Output>;
+  }
+
+  /** Names, shapes and whether they train; norms' running statistics do not. */
+  parameters(): NativeParameter[] {
+    const { native } = this.#usable();
+    return callNativeSync(this.name, () => native.parameters());
+  }
+
+  /** How many numbers train. */
+  parameterCount(): number {
+    const sizes = this.parameters().map(({ shape, trainable }) => (trainable ? product(shape) : 0));
+    return sizes.reduce((sum, size) => sum + size, 0);
+  }
+
+  /** A copy of a parameter or running statistic, row-major. @throws PannsError `ERR_PANNS_OPTION` */
+  async getParameter(name: string): Promise<Float32Array> {
+    const { native } = this.#usable();
+    this.#known(name);
+    return callNative(this.name, () => native.get(name));
+  }
+
+  /** Replaces one. @throws PannsError `ERR_PANNS_OPTION`, `ERR_PANNS_SHAPE`, `ERR_PANNS_NAN` */
+  async setParameter(name: string, values: Float32Array): Promise<void> {
+    const { native } = this.#usable();
+    const { shape } = this.#known(name);
+    if (!(values instanceof Float32Array) || values.length !== product(shape)) {
+      const what = `expected a Float32Array of ${product(shape)} values ([${shape}]), got ${values?.length}`;
+      throw new PannsError('ERR_PANNS_SHAPE', what, { where: `${this.name}/${name}` });
+    }
+    checkFinite(values, `${this.name}/${name}`);
+    await callNative(this.name, () => native.set(name, values));
+  }
+
+  /** All tensors as PyTorch's `state_dict()` has them: names, shapes, types and order. */
+  async stateDict(): Promise<Map<string, WritableTensor>> {
+    const internals = this.#usable();
+    const { native, description, counters } = internals;
+    const derived = await derivedTensors(internals);
+    const state = new Map<string, WritableTensor>();
+    for (const entry of description.stateDict) {
+      const { name, role } = entry;
+      if (role === 'counter') state.set(name, writable(entry, counters.get(name) ?? 0n));
+      else if (role === 'derived') state.set(name, writable(entry, derived.get(name) as Float32Array));
+      else state.set(name, writable(entry, await callNative(this.name, () => native.get(name))));
+    }
+    return state;
+  }
+
+  /**
+   * Replaces all weights by those of a state dict, under PyTorch's names.
+   *
+   * The front-end's own tensors may be absent, and are compared when present. Nothing changes when
+   * this throws. `strict: false` passes over missing and unknown names.
+   *
+   * @throws PannsError `ERR_PANNS_CHECKPOINT` naming what does not fit; `ERR_PANNS_NAN`
+   */
+  async loadStateDict(state: StateDict, options: { strict?: boolean } = {}): Promise<void> {
+    checkOptions(options, ['strict'], 'loadStateDict');
+    const internals = this.#usable();
+    const { native, description, counters } = internals;
+    const found = matchState(description.stateDict, state, options.strict ?? true, this.name);
+    for (const [name, values] of found.tensors) checkFinite(values, `${this.name}/${name}`);
+    if (found.derived.size > 0) {
+      const computed = await derivedTensors(internals);
+      for (const [name, values] of found.derived) {
+        checkDerived(name, values, computed.get(name) as Float32Array, this.name);
+      }
+    }
+    for (const [name, values] of found.tensors) {
+      await callNative(this.name, () => native.set(name, values));
+    }
+    for (const [name, count] of found.counters) counters.set(name, count);
+  }
+
+  /**
+   * Writes a safetensors file from which {@link loadModel} rebuilds this model, and PyTorch its state
+   * dict. @throws PannsError `ERR_PANNS_IO`
+   */
+  async save(path: string): Promise<void> {
+    const { description } = this.#usable();
+    await writeSafetensors(path, await this.stateDict(), modelMetadata(description));
+  }
+
+  /** The compiled network as text: every op, where its result lies, and the work. */
+  async text(options: { batch?: number; samples?: number; passesOff?: readonly string[] } = {}): Promise<string> {
+    const { native } = this.#usable();
+    checkOptions(options, ['batch', 'samples', 'passesOff'], 'text');
+    const { batch = 1, samples = 10 * this.sampleRate, passesOff = [] } = options;
+    return callNative(this.name, () => native.text(batch, samples, [...passesOff]));
+  }
+
+  /** Frees the memory once the calls under way are done; later calls throw `ERR_PANNS_DISPOSED`. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#internals.native.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #usable(): ModelInternals {
+    if (!this.#disposed) return this.#internals;
+    throw new PannsError('ERR_PANNS_DISPOSED', 'this model has been disposed of', { where: this.name });
+  }
+
+  #known(name: string): { shape: readonly number[] } {
+    const names = this.#internals.description.stateDict.filter(
+      ({ role }) => role === 'parameter' || role === 'buffer',
+    );
+    const entry = names.find((candidate) => candidate.name === name);
+    if (entry !== undefined) return entry;
+    const guess = nearest(String(name), names.map((candidate) => candidate.name));
+    const what = `there is no parameter "${name}"; did you mean "${guess}"?`;
+    throw new PannsError('ERR_PANNS_OPTION', what, { where: this.name, actual: name });
+  }
+
+  #columns(output: string): number {
+    return output === 'embedding' ? this.embeddingSize : this.classCount;
+  }
+
+  #rows(
+    waveforms: Float32Array | readonly Float32Array[],
+    batch: number | undefined,
+  ): { data: Float32Array; rows: number; samples: number } {
+    const where = `${this.name}.infer`;
+    const clips = waveforms instanceof Float32Array ? [waveforms] : waveforms;
+    const valid = Array.isArray(clips) && clips.length > 0;
+    if (!valid || clips.some((clip) => !(clip instanceof Float32Array) || clip.length === 0)) {
+      const what = 'expected samples: a Float32Array, or a list of them, none empty';
+      throw new PannsError('ERR_PANNS_SHAPE', what, { where });
+    }
+    for (const clip of clips) checkFinite(clip, where);
+    if (!(waveforms instanceof Float32Array)) {
+      if (batch !== undefined && batch !== clips.length) {
+        const what = `expected no batch beside a list, got ${batch} for ${clips.length} clips`;
+        throw new PannsError('ERR_PANNS_SHAPE', what, { where });
+      }
+      const longest = clips.reduce((most, { length }) => Math.max(most, length), this.minimumSamples);
+      return { data: padded(clips, longest, clips.length), rows: clips.length, samples: longest };
+    }
+    const rows = batch ?? 1;
+    const samples = waveforms.length / rows;
+    if (!Number.isSafeInteger(rows) || rows < 1 || !Number.isInteger(samples)) {
+      const what = `expected a batch that divides the ${waveforms.length} samples, got ${batch}`;
+      throw new PannsError('ERR_PANNS_SHAPE', what, { where, actual: batch });
+    }
+    if (samples >= this.minimumSamples) return { data: waveforms, rows, samples };
+    const short = Array.from({ length: rows }, (_, i) => {
+      return waveforms.subarray(i * samples, (i + 1) * samples);
+    });
+    return { data: padded(short, this.minimumSamples, rows), rows, samples: this.minimumSamples };
+  }
+}
+
+/** @internal The parts of a model; throws ERR_PANNS_DISPOSED. */
+export function modelInternals(model: Model): ModelInternals {
+  return reveal(model);
+}
+
+/**
+ * Makes a model with random weights: Xavier-uniform as PANNs initialises, norms at 1 and 0.
+ *
+ * ```ts
+ * using model = await createModel('Cnn6', { classes: ['dog', 'rain'], sampleRate: 16000 });
+ * const { clipwise_output } = await model.infer(new Float32Array(32000));
+ * ```
+ *
+ * @throws PannsError `ERR_PANNS_OPTION`, `ERR_PANNS_CUDA_UNAVAILABLE`, `ERR_PANNS_NATIVE_MISSING`,
+ *   `ERR_PANNS_NATIVE_LOAD`, `ERR_PANNS_OUT_OF_MEMORY`
+ */
+export async function createModel(name: string, options: CreateModelOptions = {}): Promise<Model> {
+  checkOptions(options, [...modelOptionNames, 'device', 'threads', 'seed'], 'createModel');
+  const { device, threads, seed = 0, ...architecture } = options;
+  if (!Number.isSafeInteger(seed) || seed < 0) {
+    throw new PannsError('ERR_PANNS_OPTION', `expected seed to be a whole number >= 0, got ${seed}`, {
+      where: 'createModel',
+      actual: seed,
+    });
+  }
+  const model = await placeModel(describeModel(name, architecture), { device, threads });
+  await callNative(name, () => reveal(model).native.initialise(BigInt(seed)));
+  return model;
+}
+
+/** @internal A model whose weights are still to be set. */
+export async function placeModel(
+  description: ModelDescription,
+  { device = 'auto', threads = 0 }: DeviceChoice,
+): Promise<Model> {
+  const where = 'createModel';
+  if (device === 'cuda') {
+    const what = 'this build has no CUDA backend; use device "cpu" or "auto"';
+    throw new PannsError('ERR_PANNS_CUDA_UNAVAILABLE', what, { where });
+  }
+  if (device !== 'cpu' && device !== 'auto') {
+    const what = `expected device to be "cpu", "cuda" or "auto", got "${device}"`;
+    throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: device });
+  }
+  if (!Number.isSafeInteger(threads) || threads < 0 || threads > 1024) {
+    const what = `expected threads to be 0 (one a core) to 1024, got ${threads}`;
+    throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: threads });
+  }
+  const addon = loadNative();
+  const { spec, minimumSamples } = description;
+  const native = await callNative(description.name, () =>
+    addon.createModel(spec, { device: 'cpu', threads }, minimumSamples),
+  );
+  return new Model({ addon, native, description, counters: new Map() });
+}
+
+async function derivedTensors(internals: ModelInternals): Promise<Map<string, Float32Array>> {
+  const { addon, description } = internals;
+  const { sampleRate, windowSize, hopSize, melBins, fmin, fmax } = description.config;
+  const options = { sampleRate, windowSize, hopSize, melBins, fmin, fmax };
+  const { convReal, convImag, melW } = await callNative(description.name, () =>
+    addon.frontendTensors(options),
+  );
+  return new Map([
+    ['spectrogram_extractor.stft.conv_real.weight', convReal],
+    ['spectrogram_extractor.stft.conv_imag.weight', convImag],
+    ['logmel_extractor.melW', melW],
+  ]);
+}
+
+function checkOutput(output: string, known: readonly string[]): void {
+  if (known.includes(output)) return;
+  const guess = nearest(output, known);
+  const what = `there is no output "${output}"; did you mean "${guess}"? (${known.join(', ')})`;
+  throw new PannsError('ERR_PANNS_OPTION', what, { where: 'infer', expected: known, actual: output });
+}
+
+function checkFinite(values: Float32Array, where: string): void {
+  for (let i = 0; i < values.length; i++) {
+    if (Number.isFinite(values[i])) continue;
+    throw new PannsError('ERR_PANNS_NAN', `expected numbers, value ${i} is ${values[i]}`, { where });
+  }
+}
+
+/** The clips one after another, each on `length` samples, in `rows` rows that the core reads in place. */
+function padded(clips: readonly Float32Array[], length: number, rows: number): Float32Array {
+  const data = new Float32Array(length * rows);
+  for (const [i, clip] of clips.entries()) data.set(clip, i * length);
+  return data;
+}
+
+function product(shape: readonly number[]): number {
+  return shape.reduce((sum, n) => sum * n, 1);
+}

@@ -1,0 +1,217 @@
+import { decodeClips } from '../audio/load.js';
+import { probeAudio } from '../audio/decode.js';
+import { type Clip, type Dataset, requireClasses } from '../data/dataset.js';
+import { createBatchLoader, type Decode, type DecodeRequest } from '../data/loader.js';
+import { sequentialSampler } from '../data/sampler.js';
+import { checkOptions, PannsError, throwIfAborted } from '../errors.js';
+import type { Model } from '../inference/model.js';
+import { accuracy, taggingMetrics } from './metrics.js';
+
+/** Options of {@link evaluate}. */
+export interface EvaluateOptions {
+  /** Longer clips are cut, shorter ones padded; default 10. */
+  clipSeconds?: number | undefined;
+  /** Default 16. */
+  batchSize?: number | undefined;
+  /** Reads clips; default files through {@link decodeClips}. */
+  decode?: Decode | undefined;
+  /** Default that of the model's activation. */
+  loss?: 'bce' | 'cross_entropy' | undefined;
+  /** Called with the number of clips done. */
+  onProgress?: ((done: number) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/** How well one class is recognised. */
+export interface ClassResult {
+  readonly label: string;
+  /** How many clips have it. */
+  readonly clips: number;
+  /** NaN without clips. */
+  readonly averagePrecision: number;
+  /** NaN without clips, or when all have it. */
+  readonly auc: number;
+}
+
+/** Results over N clips; NaN where there is nothing to average. */
+export interface Evaluation {
+  readonly clips: number;
+  readonly loss: number;
+  readonly mAP: number;
+  readonly mAUC: number;
+  readonly dPrime: number;
+  /** The share of clips whose highest score is their label's; undefined for multi-label data. */
+  readonly accuracy: number | undefined;
+  readonly perClass: readonly ClassResult[];
+  /** (N, K), row-major, in the order of the data set. */
+  readonly scores: Float32Array;
+}
+
+const OPTION_NAMES: readonly (keyof EvaluateOptions)[] = [
+  ...(['clipSeconds', 'batchSize', 'decode', 'loss', 'onProgress', 'signal'] as const),
+];
+
+/**
+ * Scores every clip of a data set and compares with its labels.
+ *
+ * @throws PannsError `ERR_PANNS_DATA` for other classes than the model's or clips that cannot be
+ *   decoded, `ERR_PANNS_OPTION`, `ERR_PANNS_DISPOSED`; AbortError
+ */
+export async function evaluate(
+  model: Model,
+  dataset: Dataset,
+  options: EvaluateOptions = {},
+): Promise<Evaluation> {
+  checkOptions(options, OPTION_NAMES, 'evaluate');
+  const { clipSeconds = 10, batchSize = 16, decode = decodeClips, onProgress, signal } = options;
+  const { activation } = model.config;
+  const loss = options.loss ?? (activation === 'sigmoid' ? 'bce' : 'cross_entropy');
+  checkClasses(model, dataset);
+  const classes = model.classCount;
+  const clips = dataset.clips.length;
+  const samples = clipSamples(model, clipSeconds);
+  const loader = createBatchLoader({
+    ...{ clips: dataset.clips, classes, samplesPerClip: samples, decode, batchSize },
+    sampleRate: model.sampleRate,
+    sampler: sequentialSampler(clips),
+    // Every clip is read once.
+    cache: 'none',
+  });
+  const scores = new Float32Array(clips * classes);
+  const truth = new Float32Array(clips * classes);
+  // One size for all batches, so that the core compiles once; rows left over hold what was there.
+  const rows = new Float32Array(Math.min(batchSize, clips) * samples);
+  let done = 0;
+  let lossSum = 0;
+  try {
+    for await (const { waveform, target, indices } of loader) {
+      throwIfAborted(signal);
+      rows.set(waveform);
+      const { clipwise_output, logits } = await model.infer(rows, {
+        batch: rows.length / samples,
+        outputs: ['clipwise_output', 'logits'],
+        ...(signal && { signal }),
+      });
+      const count = indices.length * classes;
+      scores.set(clipwise_output.data.subarray(0, count), done * classes);
+      truth.set(target, done * classes);
+      lossSum +=
+        loss === 'bce'
+          ? binaryLoss(clipwise_output.data, target) / classes
+          : categoricalLoss(logits.data, target, classes);
+      done += indices.length;
+      onProgress?.(done);
+    }
+  } finally {
+    loader.close();
+  }
+  const metrics = taggingMetrics(scores, truth, classes);
+  const { mAP, mAUC, dPrime } = metrics;
+  const labels = singleLabels(dataset.clips);
+  return {
+    ...{ clips, loss: lossSum / clips, mAP, mAUC, dPrime, scores },
+    accuracy: labels === undefined ? undefined : accuracy(scores, labels, classes),
+    perClass: dataset.classes.map((label, k) => ({
+      label,
+      clips: dataset.clips.filter((clip) => clip.labels.includes(k)).length,
+      averagePrecision: metrics.averagePrecision[k] ?? Number.NaN,
+      auc: metrics.auc[k] ?? Number.NaN,
+    })),
+  };
+}
+
+/** S of a clip of that length: never under what the model needs. */
+export function clipSamples(model: Model, seconds: number): number {
+  return Math.max(model.minimumSamples, Math.round(seconds * model.sampleRate));
+}
+
+/**
+ * Checks that a data set's classes are the model's; by number alone where it has no names.
+ *
+ * @throws PannsError `ERR_PANNS_DATA`
+ */
+export function checkClasses(model: Model, dataset: Dataset): void {
+  const { classes, classCount } = model;
+  if (typeof classes !== 'number') return requireClasses(dataset, classes);
+  if (dataset.classes.length === classCount) return;
+  const what = `the model has ${classCount} classes and the data set ${dataset.classes.length}`;
+  throw new PannsError('ERR_PANNS_DATA', what, { where: 'classes' });
+}
+
+/** The label of each clip, or undefined unless every clip has exactly one. */
+export function singleLabels(clips: readonly Clip[]): number[] | undefined {
+  const single = clips.every(({ labels }) => labels.length === 1);
+  return single ? clips.map(({ labels }) => labels[0] ?? 0) : undefined;
+}
+
+/**
+ * The length of the longest clip in seconds, rounded up to 10 ms, at most `most`.
+ *
+ * Files that do not say how long they are count as `most`.
+ */
+export async function longestClipSeconds(dataset: Dataset, most: number): Promise<number> {
+  let longest = 0;
+  const paths = [...new Set(dataset.clips.map(({ path }) => path))];
+  const seconds = new Map<string, number>();
+  // As many at once as hide a network disk; opening a file is short work.
+  for (let i = 0; i < paths.length; i += 64) {
+    await Promise.all(
+      paths.slice(i, i + 64).map(async (path) => {
+        const info = await probeAudio(path).catch(() => undefined);
+        const known = info !== undefined && info.frames >= 0;
+        seconds.set(path, known ? info.frames / info.sampleRate : most);
+      }),
+    );
+  }
+  for (const { path, start = 0, duration = most } of dataset.clips) {
+    const rest = (seconds.get(path) ?? most) - start;
+    longest = Math.max(longest, Math.min(rest, duration, most));
+  }
+  return Math.ceil(longest * 100 - 1e-6) / 100;
+}
+
+/** A decoder that keeps what it has decoded, up to `maxBytes`: for clips that come again and again. */
+export function rememberClips(decode: Decode, maxBytes: number): Decode {
+  const kept = new Map<string, Float32Array>();
+  let bytes = 0;
+  const keyOf = ({ path, start, duration, sampleRate, maxSamples }: DecodeRequest) =>
+    JSON.stringify([path, start, duration, sampleRate, maxSamples]);
+  return async (requests) => {
+    const absent = requests.filter((request) => !kept.has(keyOf(request)));
+    const fresh = absent.length === 0 ? [] : await decode(absent);
+    const found = new Map(absent.map((request, i) => [keyOf(request), fresh[i]]));
+    for (const [key, samples] of found) {
+      if (!(samples instanceof Float32Array) || bytes + samples.byteLength > maxBytes) continue;
+      // A copy of its own: a view would hold the memory of the whole batch.
+      kept.set(key, samples.slice());
+      bytes += samples.byteLength;
+    }
+    return requests.map((request) => {
+      const key = keyOf(request);
+      return kept.get(key) ?? found.get(key) ?? new Error('this clip was not decoded');
+    });
+  };
+}
+
+/** The sum of BCE over all scores; logarithms are clamped at -100, as PyTorch does. */
+function binaryLoss(scores: Float32Array, target: Float32Array): number {
+  let sum = 0;
+  for (let i = 0; i < target.length; i++) {
+    const p = scores[i] ?? Number.NaN;
+    const t = target[i] ?? 0;
+    sum -= t * Math.max(-100, Math.log(p)) + (1 - t) * Math.max(-100, Math.log(1 - p));
+  }
+  return sum;
+}
+
+/** The sum over rows of cross-entropy. */
+function categoricalLoss(logits: Float32Array, target: Float32Array, classes: number): number {
+  let sum = 0;
+  for (let first = 0; first < target.length; first += classes) {
+    const row = logits.subarray(first, first + classes);
+    const top = row.reduce((most, x) => Math.max(most, x), Number.NEGATIVE_INFINITY);
+    const logSum = top + Math.log(row.reduce((total, x) => total + Math.exp(x - top), 0));
+    for (let k = 0; k < classes; k++) sum += (target[first + k] ?? 0) * (logSum - (row[k] ?? 0));
+  }
+  return sum;
+}

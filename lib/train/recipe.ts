@@ -1,0 +1,216 @@
+import type { OptimizerOptions as NativeOptimizer } from '../addon.js';
+import { checkOptions, nearest, PannsError } from '../errors.js';
+import type { Activation } from '../models/options.js';
+import { createSchedule, type Schedule } from './schedule.js';
+
+/** Adam as torch.optim has it; with `decoupled`, AdamW. */
+export interface AdamOptions {
+  kind: 'adam';
+  /** Learning rate; default 1e-3. */
+  lr?: number | undefined;
+  /** Default [0.9, 0.999]. */
+  betas?: readonly [number, number] | undefined;
+  /** Default 1e-8. */
+  eps?: number | undefined;
+  /** Default 0. */
+  weightDecay?: number | undefined;
+  /** Default true, as PANNs trains. */
+  amsgrad?: boolean | undefined;
+  /** Whether weight decay is taken from the weights and not from the gradient; default false. */
+  decoupled?: boolean | undefined;
+}
+
+/** Stochastic gradient descent as torch.optim has it. */
+export interface SgdOptions {
+  kind: 'sgd';
+  /** Learning rate; default 1e-2. */
+  lr?: number | undefined;
+  /** Default 0.9. */
+  momentum?: number | undefined;
+  /** Default 0. */
+  weightDecay?: number | undefined;
+  /** Default false. */
+  nesterov?: boolean | undefined;
+}
+
+/** How the learning rate moves from the optimizer's `lr`; a cosine ends with the training. */
+export type ScheduleChoice =
+  | { kind: 'constant'; warmup?: number | undefined }
+  | { kind: 'cosine'; warmup?: number | undefined; steps?: number | undefined; floor?: number | undefined }
+  | { kind: 'step'; every: number; factor?: number | undefined; warmup?: number | undefined };
+
+/** How to train, without the data: plain values that a checkpoint stores. */
+export interface RecipeOptions {
+  /** Default `'bce'` for sigmoid models, `'cross_entropy'` for softmax and logits. */
+  loss?: 'bce' | 'cross_entropy' | undefined;
+  /** Default Adam as PANNs: lr 1e-3, amsgrad. */
+  optimizer?: AdamOptions | SgdOptions | undefined;
+  /** Examples a step; with mixup each is made of two clips. Default 32. */
+  batchSize?: number | undefined;
+  /** How often as many examples as the data set has clips are trained on. */
+  epochs?: number | undefined;
+  /** How many steps in all, instead of `epochs`. */
+  steps?: number | undefined;
+  /** Default constant. */
+  schedule?: ScheduleChoice | undefined;
+  /** Gradients of a greater norm are scaled down to it; 0, the default, for none. */
+  clipGradNorm?: number | undefined;
+  /** Whether pairs of clips are mixed, or the alpha of their Beta weights (true: 1); default false. */
+  mixup?: boolean | number | undefined;
+  /** Every clip equally often, or every class; default `'uniform'`. */
+  sampler?: 'uniform' | 'balanced' | undefined;
+  /** Longer clips are cut, shorter ones padded; default 10. */
+  clipSeconds?: number | undefined;
+  /** Of the order of clips, mixup, dropout and SpecAugment; default 0. */
+  seed?: number | undefined;
+  /** In steps; default once an epoch. Only with `validation`. */
+  evaluateEvery?: number | undefined;
+  /** Parameters whose names begin with one of these do not train; default none. */
+  freeze?: readonly string[] | undefined;
+}
+
+type Complete<T> = { readonly [K in keyof T]-?: Exclude<T[K], undefined> };
+
+/** {@link RecipeOptions} with every choice made. */
+export interface Recipe {
+  readonly loss: 'bce' | 'cross_entropy';
+  readonly optimizer: Complete<AdamOptions> | Complete<SgdOptions>;
+  readonly batchSize: number;
+  readonly epochs: number | undefined;
+  readonly steps: number | undefined;
+  readonly schedule: ScheduleChoice;
+  readonly clipGradNorm: number;
+  /** 0 for none. */
+  readonly mixupAlpha: number;
+  readonly sampler: 'uniform' | 'balanced';
+  readonly clipSeconds: number;
+  readonly seed: number;
+  readonly evaluateEvery: number | undefined;
+  readonly freeze: readonly string[];
+}
+
+/** The names of {@link RecipeOptions}. */
+export const recipeOptionNames: readonly (keyof RecipeOptions)[] = [
+  ...(['loss', 'optimizer', 'batchSize', 'epochs', 'steps', 'schedule', 'clipGradNorm'] as const),
+  ...(['mixup', 'sampler', 'clipSeconds', 'seed', 'evaluateEvery', 'freeze'] as const),
+];
+
+const ADAM = {
+  kind: 'adam',
+  lr: 1e-3,
+  betas: [0.9, 0.999],
+  eps: 1e-8,
+  weightDecay: 0,
+  amsgrad: true,
+  decoupled: false,
+} as const satisfies Complete<AdamOptions>;
+
+const SGD = {
+  kind: 'sgd',
+  lr: 1e-2,
+  momentum: 0.9,
+  weightDecay: 0,
+  nesterov: false,
+} as const satisfies Complete<SgdOptions>;
+
+/**
+ * Makes every choice of a recipe for a model with that activation and state dict.
+ *
+ * @throws PannsError `ERR_PANNS_OPTION`
+ */
+export function resolveRecipe(
+  options: RecipeOptions,
+  model: { activation: Activation; mixup: boolean; parameters: readonly string[] },
+): Recipe {
+  const { activation } = model;
+  const loss = options.loss ?? (activation === 'sigmoid' ? 'bce' : 'cross_entropy');
+  check('loss', loss, loss === 'bce' || loss === 'cross_entropy', '"bce" or "cross_entropy"');
+  const suits = (loss === 'bce') === (activation === 'sigmoid');
+  check('loss', loss, suits, `bce with sigmoid, cross_entropy with softmax or logits (here ${activation})`);
+  const { batchSize = 32, epochs, steps, clipGradNorm = 0, sampler = 'uniform' } = options;
+  const { clipSeconds = 10, seed = 0, evaluateEvery, freeze = [], mixup = false } = options;
+  check('batchSize', batchSize, isWhole(batchSize, 1), 'a whole number >= 1');
+  const both = epochs !== undefined && steps !== undefined;
+  check('steps', steps, !both, 'absent beside epochs');
+  check('epochs', epochs, epochs === undefined || epochs > 0, 'a number above 0');
+  check('steps', steps, steps === undefined || isWhole(steps, 1), 'a whole number >= 1');
+  check('clipGradNorm', clipGradNorm, isAtLeast(clipGradNorm, 0), 'a number >= 0');
+  check('sampler', sampler, sampler === 'uniform' || sampler === 'balanced', '"uniform" or "balanced"');
+  check('clipSeconds', clipSeconds, clipSeconds > 0 && clipSeconds <= 3600, 'a number in 0..3600');
+  check('seed', seed, isWhole(seed, 0), 'a whole number in 0..2^53-1');
+  const rare = evaluateEvery === undefined || isWhole(evaluateEvery, 1);
+  check('evaluateEvery', evaluateEvery, rare, 'a whole number >= 1');
+  const mixupAlpha = Number(mixup);
+  check('mixup', mixup, isAtLeast(mixupAlpha, 0), 'true, false, or the alpha of Beta(alpha, alpha)');
+  const mixes = mixupAlpha === 0 || model.mixup;
+  check('mixup', mixup, mixes, 'false for a model made with mixup: false');
+  for (const prefix of freeze) {
+    if (model.parameters.some((name) => name.startsWith(prefix))) continue;
+    const guess = nearest(prefix, model.parameters);
+    check('freeze', prefix, false, `the beginning of a parameter's name, such as "${guess}"`);
+  }
+  return {
+    ...{ loss, batchSize, epochs, steps, clipGradNorm, mixupAlpha, sampler, clipSeconds, seed },
+    ...{ evaluateEvery, freeze: [...freeze] },
+    optimizer: resolveOptimizer(options.optimizer),
+    schedule: options.schedule ?? { kind: 'constant' },
+  };
+}
+
+/** The options that give the recipe again. */
+export function recipeOptions(recipe: Recipe): RecipeOptions {
+  const { mixupAlpha, ...rest } = recipe;
+  return { ...rest, mixup: mixupAlpha };
+}
+
+function resolveOptimizer(options: AdamOptions | SgdOptions = { kind: 'adam' }): Recipe['optimizer'] {
+  const known = { adam: ADAM, sgd: SGD };
+  const kind = options?.kind;
+  check('optimizer.kind', kind, Object.hasOwn(known, kind), '"adam" or "sgd"');
+  checkOptions(options, Object.keys(known[kind]), 'optimizer');
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  const chosen = { ...known[kind], ...Object.fromEntries(given) } as Recipe['optimizer'];
+  for (const name of ['lr', 'weightDecay'] as const) {
+    check(`optimizer.${name}`, chosen[name], isAtLeast(chosen[name], 0), 'a number >= 0');
+  }
+  return chosen;
+}
+
+/** The optimizer in the core's words. */
+export function nativeOptimizer(optimizer: Recipe['optimizer']): NativeOptimizer {
+  if (optimizer.kind === 'sgd') {
+    const { momentum, weightDecay, nesterov } = optimizer;
+    return { kind: 'sgd', attrs: { momentum, weight_decay: weightDecay, nesterov } };
+  }
+  const { betas, eps, weightDecay, amsgrad, decoupled } = optimizer;
+  const [beta1, beta2] = betas;
+  return {
+    kind: 'adam',
+    attrs: { beta1, beta2, eps, weight_decay: weightDecay, amsgrad, decoupled },
+  };
+}
+
+/** The learning rate of each step of a training of `steps` steps. */
+export function recipeSchedule(recipe: Recipe, steps: number): Schedule {
+  const { schedule, optimizer } = recipe;
+  const rate = optimizer.lr;
+  if (schedule.kind !== 'cosine') return createSchedule({ ...schedule, rate });
+  return createSchedule({ ...schedule, rate, steps: schedule.steps ?? steps });
+}
+
+function isWhole(value: unknown, least: number): boolean {
+  return Number.isSafeInteger(value) && (value as number) >= least;
+}
+
+function isAtLeast(value: unknown, least: number): boolean {
+  return typeof value === 'number' && value >= least && Number.isFinite(value);
+}
+
+function check(name: string, actual: unknown, valid: boolean, expected: string): void {
+  if (valid) return;
+  throw new PannsError('ERR_PANNS_OPTION', `expected ${name} to be ${expected}, got ${actual}`, {
+    where: 'Trainer',
+    expected,
+    actual,
+  });
+}

@@ -1,0 +1,447 @@
+import { EventEmitter } from 'node:events';
+import type { NativeSession } from '../addon.js';
+import { decodeClips } from '../audio/load.js';
+import type { Dataset } from '../data/dataset.js';
+import { type BatchLoader, createBatchLoader, type Decode, type LoaderState } from '../data/loader.js';
+import { balancedSampler, uniformSampler } from '../data/sampler.js';
+import { checkOptions, PannsError, throwIfAborted } from '../errors.js';
+import { type DeviceChoice, type Model, modelInternals } from '../inference/model.js';
+import { readModel } from '../inference/model_file.js';
+import { callNative } from '../native/call.js';
+import {
+  type Best,
+  type OpenCheckpoint,
+  openLatest,
+  restoreOptimizer,
+  writeCheckpoint,
+} from './checkpoint.js';
+import {
+  checkClasses,
+  clipSamples,
+  type Evaluation,
+  evaluate,
+  rememberClips,
+  singleLabels,
+} from './evaluate.js';
+import {
+  nativeOptimizer,
+  type Recipe,
+  type RecipeOptions,
+  recipeOptionNames,
+  recipeOptions,
+  recipeSchedule,
+  resolveRecipe,
+} from './recipe.js';
+import type { Schedule } from './schedule.js';
+
+/** Where checkpoints go. */
+export interface CheckpointOptions {
+  folder: string;
+  /** In steps; default once an epoch. The last step is always kept. */
+  every?: number | undefined;
+  /** How many to keep; default 2. */
+  keep?: number | undefined;
+}
+
+/** What to train on, and what goes along with it. */
+export interface TrainingOptions {
+  /** The clips to learn from. */
+  dataset?: Dataset | undefined;
+  /**
+   * Instead of `dataset`: makes a loader of batches of the recipe's size that goes on from `state`.
+   */
+  loader?: ((state: LoaderState | undefined) => BatchLoader) | undefined;
+  /** Clips to evaluate on. */
+  validation?: Dataset | undefined;
+  /** Reads clips; default audio files. */
+  decode?: Decode | undefined;
+  /** Whether decoded clips stay in memory; default `'memory-int16'`. */
+  cache?: 'memory-int16' | 'none' | undefined;
+  checkpoint?: CheckpointOptions | undefined;
+  /** Stops the training after the step under way. */
+  signal?: AbortSignal | undefined;
+}
+
+/** Options of {@link Trainer}. */
+export interface TrainerOptions extends TrainingOptions, RecipeOptions {}
+
+/** A step that has been done. */
+export interface TrainingStep {
+  /** From 1 on. */
+  readonly index: number;
+  /** The epoch it belongs to, from 1 on. */
+  readonly epoch: number;
+  readonly loss: number;
+  /** Before clipping; 0 without clipping. */
+  readonly gradNorm: number;
+  readonly lr: number;
+  /** Of this step, waiting for data included. */
+  readonly seconds: number;
+  readonly clipsPerSecond: number;
+  /** When one was made after this step. */
+  readonly evaluation?: Evaluation;
+  /** The checkpoint that was written after this step. */
+  readonly checkpoint?: string;
+}
+
+/** Events of a {@link Trainer}. */
+export interface TrainerEvents {
+  step: [step: TrainingStep];
+  evaluate: [evaluation: Evaluation, step: number];
+  checkpoint: [path: string, step: number];
+}
+
+const TRAINING_NAMES: readonly (keyof TrainingOptions)[] = [
+  ...(['dataset', 'loader', 'validation', 'decode', 'cache', 'checkpoint', 'signal'] as const),
+];
+
+/** Decoded validation clips that stay in memory: 800 clips of 5 s at 32 kHz. */
+const REMEMBERED_BYTES = 512 * 1024 ** 2;
+
+const EVALUATION_BATCH = 16;
+
+/**
+ * Trains a model: iterate over it, each round is a step.
+ *
+ * ```ts
+ * const trainer = new Trainer(model, { dataset, epochs: 20, mixup: true });
+ * for await (const { index, loss } of trainer) console.log(index, loss);
+ * ```
+ *
+ * The same model, data and recipe give the same weights, bit for bit, on any number of threads, and
+ * also through {@link Trainer.resume}. After an AbortError the trainer is whole: it can be saved, and
+ * iterated again. After any other error of a step it cannot.
+ *
+ * @throws PannsError `ERR_PANNS_OPTION`, `ERR_PANNS_DATA`; while iterating also `ERR_PANNS_NAN`,
+ *   `ERR_PANNS_IO`, `ERR_PANNS_OUT_OF_MEMORY`, AbortError
+ */
+export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterable<TrainingStep> {
+  readonly model: Model;
+  readonly recipe: Recipe;
+  /** Steps that train on as many examples as the data set has clips. */
+  readonly stepsPerEpoch: number;
+  readonly totalSteps: number;
+  readonly #options: TrainingOptions;
+  readonly #schedule: Schedule;
+  readonly #samples: number;
+  readonly #decode: Decode;
+  readonly #validationDecode: Decode;
+  #restored: OpenCheckpoint | undefined;
+  #session: NativeSession | undefined;
+  #loader: BatchLoader | undefined;
+  #step = 0;
+  #evaluatedStep = 0;
+  #savedStep = 0;
+  #best: Best | undefined;
+  #running = false;
+  #failure: unknown;
+
+  constructor(model: Model, options: TrainerOptions) {
+    super();
+    checkOptions(options, [...TRAINING_NAMES, ...recipeOptionNames], 'Trainer');
+    const { dataset, loader, validation, decode = decodeClips, cache, checkpoint, signal, ...own } = options;
+    this.#options = { dataset, loader, validation, decode, cache, checkpoint, signal };
+    const { activation, mixup } = model.config;
+    const parameters = model.parameters().flatMap(({ name, trainable }) => (trainable ? [name] : []));
+    this.model = model;
+    this.recipe = resolveRecipe(own, { activation, mixup, parameters });
+    checkOptions(checkpoint, ['folder', 'every', 'keep'], 'checkpoint');
+    this.stepsPerEpoch = this.#checkData();
+    const { epochs = 1, steps } = this.recipe;
+    this.totalSteps = steps ?? Math.max(1, Math.round(epochs * this.stepsPerEpoch));
+    this.#schedule = recipeSchedule(this.recipe, this.totalSteps);
+    this.#samples = clipSamples(model, this.recipe.clipSeconds);
+    this.#decode = decode;
+    this.#validationDecode = rememberClips(decode, REMEMBERED_BYTES);
+  }
+
+  /**
+   * Goes on from the newest checkpoint in a folder, exactly as if the training had never stopped.
+   *
+   * The model and the recipe come from the checkpoint, the data from `options`; recipe options given
+   * here take the place of the stored ones. The trainer's `model` is the caller's to dispose of.
+   *
+   * @throws PannsError `ERR_PANNS_CHECKPOINT` when there is no whole checkpoint, or the data set is
+   *   another one; and as the constructor and {@link createModel}
+   */
+  static async resume(folder: string, options: TrainerOptions & DeviceChoice): Promise<Trainer> {
+    const { device, threads, ...rest } = options;
+    const latest = await openLatest(folder);
+    try {
+      const model = await readModel(latest.file, latest.path, { device, threads });
+      try {
+        const stored = recipeOptions(latest.state.recipe);
+        // A length given now takes the place of one given then, also in the other unit.
+        if (rest.epochs !== undefined) stored.steps = undefined;
+        if (rest.steps !== undefined) stored.epochs = undefined;
+        const trainer = new Trainer(model, { ...stored, checkpoint: { folder }, ...rest });
+        trainer.#restored = latest;
+        await trainer.#start();
+        return trainer;
+      } catch (error) {
+        model.dispose();
+        throw error;
+      }
+    } finally {
+      await latest.file.close();
+    }
+  }
+
+  /** Steps done. */
+  get step(): number {
+    return this.#step;
+  }
+
+  /** The best evaluation so far. */
+  get best(): Best | undefined {
+    return this.#best;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<TrainingStep, void, undefined> {
+    if (this.#running) {
+      const what = 'this trainer is being iterated already';
+      throw new PannsError('ERR_PANNS_BUSY', what, { where: 'Trainer' });
+    }
+    this.#running = true;
+    try {
+      const session = await this.#start();
+      // What an abort had left undone after the last step.
+      await this.#afterStep();
+      while (this.#step < this.totalSteps) {
+        throwIfAborted(this.#options.signal);
+        const done = await this.#train(session);
+        if (done === undefined) return;
+        this.emit('step', done);
+        yield { ...done, ...(await this.#afterStep()) };
+      }
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  /**
+   * Evaluates the model as it is, on the validation set or another.
+   *
+   * @throws PannsError `ERR_PANNS_OPTION` without a data set; and as {@link evaluate}
+   */
+  async evaluate(dataset = this.#options.validation): Promise<Evaluation> {
+    if (dataset === undefined) {
+      const what = 'expected a data set to evaluate on: give validation, or an argument';
+      throw new PannsError('ERR_PANNS_OPTION', what, { where: 'Trainer.evaluate' });
+    }
+    const { signal } = this.#options;
+    return evaluate(this.model, dataset, {
+      clipSeconds: this.recipe.clipSeconds,
+      batchSize: EVALUATION_BATCH,
+      decode: dataset === this.#options.validation ? this.#validationDecode : this.#decode,
+      loss: this.recipe.loss,
+      signal,
+    });
+  }
+
+  /**
+   * Writes a checkpoint now, into the folder of the `checkpoint` option; returns its path.
+   *
+   * @throws PannsError `ERR_PANNS_OPTION` without that option; `ERR_PANNS_NAN`, and the error of a
+   *   failed step, so that no damaged state is stored; `ERR_PANNS_IO`
+   */
+  async save(): Promise<string> {
+    const { checkpoint } = this.#options;
+    if (checkpoint === undefined) {
+      const what = 'expected the option checkpoint: { folder }';
+      throw new PannsError('ERR_PANNS_OPTION', what, { where: 'Trainer.save' });
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+    const session = await this.#start();
+    const path = await writeCheckpoint(
+      checkpoint.folder,
+      this.model,
+      session,
+      {
+        version: 1,
+        step: this.#step,
+        recipe: this.recipe,
+        loader: this.#batches().state(),
+        evaluatedStep: this.#evaluatedStep,
+        best: this.#best,
+      },
+      checkpoint.keep ?? 2,
+    );
+    this.#savedStep = this.#step;
+    this.emit('checkpoint', path, this.#step);
+    return path;
+  }
+
+  /** Frees the memory of training; the model stays. */
+  dispose(): void {
+    this.#loader?.close();
+    this.#session?.dispose();
+    this.#session = undefined;
+    this.#failure ??= new PannsError('ERR_PANNS_DISPOSED', 'this trainer has been disposed of', {
+      where: 'Trainer',
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** Checks data against model and recipe; returns the steps of an epoch. */
+  #checkData(): number {
+    const { dataset, loader, validation, checkpoint } = this.#options;
+    const { loss, batchSize, steps, clipSeconds } = this.recipe;
+    if ((dataset === undefined) === (loader === undefined)) {
+      throw optionError('expected either dataset or loader');
+    }
+    if (clipSeconds * this.model.sampleRate < 1) {
+      throw optionError(`expected clips of at least one sample, got clipSeconds ${clipSeconds}`);
+    }
+    for (const [name, value] of Object.entries({ every: checkpoint?.every, keep: checkpoint?.keep })) {
+      if (value === undefined || (Number.isSafeInteger(value) && value >= 1)) continue;
+      throw optionError(`expected checkpoint.${name} to be a whole number >= 1, got ${value}`);
+    }
+    for (const data of [dataset, validation]) {
+      if (data === undefined) continue;
+      checkClasses(this.model, data);
+      if (loss === 'bce' || singleLabels(data.clips) !== undefined) continue;
+      throw optionError('expected one label a clip for cross_entropy; use bce with sigmoid');
+    }
+    if (dataset !== undefined) return Math.max(1, Math.ceil(dataset.clips.length / batchSize));
+    if (steps !== undefined) return steps;
+    throw optionError('expected steps beside a loader, whose epochs have no known length');
+  }
+
+  /** Makes what training needs, once. */
+  async #start(): Promise<NativeSession> {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#session !== undefined) return this.#session;
+    const { addon, native, description } = modelInternals(this.model);
+    const { batchSize, mixupAlpha, loss, optimizer, freeze } = this.recipe;
+    const restored = this.#restored;
+    this.#loader ??= this.#createLoader(restored?.state.loader);
+    const session = await callNative('Trainer', () =>
+      addon.createSession(native, description.spec, {
+        batch: batchSize,
+        samples: this.#samples,
+        mixup: mixupAlpha > 0,
+        loss,
+        optimizer: nativeOptimizer(optimizer),
+        frozen: [...freeze],
+        passesOff: [],
+      }),
+    );
+    if (restored !== undefined) {
+      await restoreOptimizer(restored, this.model, session);
+      const { step, evaluatedStep, best } = restored.state;
+      this.#step = step;
+      this.#savedStep = step;
+      this.#evaluatedStep = evaluatedStep;
+      this.#best = best;
+      this.#restored = undefined;
+    }
+    this.#session = session;
+    return session;
+  }
+
+  #createLoader(state: LoaderState | undefined): BatchLoader {
+    const { dataset, loader, cache } = this.#options;
+    if (dataset === undefined) return (loader as NonNullable<typeof loader>)(state);
+    const { batchSize, mixupAlpha, sampler, seed } = this.recipe;
+    const { clips } = dataset;
+    const classes = this.model.classCount;
+    const order =
+      sampler === 'uniform'
+        ? uniformSampler(clips.length, seed)
+        : balancedSampler(
+            clips.map(({ labels }) => labels),
+            classes,
+            seed,
+          );
+    return createBatchLoader(
+      {
+        ...{ clips, classes, batchSize, seed, cache },
+        samplesPerClip: this.#samples,
+        sampleRate: this.model.sampleRate,
+        decode: this.#decode,
+        sampler: order,
+        ...(mixupAlpha > 0 ? { mixup: true, mixupAlpha } : {}),
+      },
+      state,
+    );
+  }
+
+  #batches(): BatchLoader {
+    return this.#loader as BatchLoader;
+  }
+
+  /** One step; undefined when the data have come to an end. */
+  async #train(session: NativeSession): Promise<TrainingStep | undefined> {
+    const began = performance.now();
+    const { seed, clipGradNorm } = this.recipe;
+    const lr = this.#schedule(this.#step);
+    const { value: batch } = await this.#batches().next();
+    if (batch === undefined) return undefined;
+    const { waveform, target, lambda, indices } = batch;
+    const state = { seed: BigInt(seed), step: this.#step, lr, maxNorm: clipGradNorm, update: true };
+    try {
+      const { loss, gradNorm } = await callNative(`step ${this.#step + 1}`, () =>
+        session.step(waveform, target, lambda, state),
+      );
+      if (!Number.isFinite(gradNorm)) {
+        const what = `the gradient's norm became ${gradNorm} at step ${this.#step + 1}`;
+        throw new PannsError('ERR_PANNS_NAN', what, { where: 'Trainer' });
+      }
+      this.#step++;
+      this.#countBatch();
+      const seconds = (performance.now() - began) / 1000;
+      return {
+        index: this.#step,
+        epoch: Math.ceil(this.#step / this.stepsPerEpoch),
+        ...{ loss, gradNorm, lr, seconds },
+        clipsPerSecond: indices.length / seconds,
+      };
+    } catch (error) {
+      // The batch is used up and norms may have moved: there is no going on from here.
+      this.#failure = error;
+      throw error;
+    }
+  }
+
+  /** What is due after the step done last, and has not been done yet. */
+  async #afterStep(): Promise<{ evaluation?: Evaluation; checkpoint?: string }> {
+    const { validation, checkpoint } = this.#options;
+    const { evaluateEvery = this.stepsPerEpoch } = this.recipe;
+    const step = this.#step;
+    const due = (every: number) => step > 0 && (step % every === 0 || step === this.totalSteps);
+    const done: { evaluation?: Evaluation; checkpoint?: string } = {};
+    if (validation !== undefined && due(evaluateEvery) && this.#evaluatedStep !== step) {
+      done.evaluation = await this.evaluate();
+      this.#evaluatedStep = step;
+      this.#compare(done.evaluation);
+      this.emit('evaluate', done.evaluation, step);
+    }
+    if (checkpoint !== undefined && this.#savedStep !== step && due(checkpoint.every ?? this.stepsPerEpoch)) {
+      done.checkpoint = await this.save();
+    }
+    return done;
+  }
+
+  #compare({ accuracy, mAP }: Evaluation): void {
+    const metric = accuracy === undefined ? 'mAP' : 'accuracy';
+    const value = accuracy ?? mAP;
+    const better = this.#best === undefined || value > this.#best.value;
+    if (better && Number.isFinite(value)) this.#best = { metric, value, step: this.#step };
+  }
+
+  /** PyTorch's num_batches_tracked counts the batches that moved a norm's running statistics. */
+  #countBatch(): void {
+    const { description, counters } = modelInternals(this.model);
+    for (const { name, role } of description.stateDict) {
+      if (role === 'counter') counters.set(name, (counters.get(name) ?? 0n) + 1n);
+    }
+  }
+}
+
+function optionError(what: string): PannsError {
+  return new PannsError('ERR_PANNS_OPTION', what, { where: 'Trainer' });
+}

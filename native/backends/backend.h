@@ -1,0 +1,124 @@
+// What a backend is: memory, a stream of work, and a kernel for each op.
+//
+// The contract is made for a device that has its own memory and works asynchronously. Work is
+// enqueued on a Stream and happens in order; nothing is finished before Stream::synchronize. A
+// kernel's enqueue only enqueues: it does not allocate, wait, or read device memory on the host.
+// All that changes from step to step lives in StepState in device memory, so that a whole step can
+// be captured once and replayed. backends/null computes nothing and is the template; the CPU
+// backend runs each kernel at once on the calling thread and its pool.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ops/op.h"
+
+namespace panns::backends {
+
+// All that changes between two runs of one program. Written by one small upload before each run.
+struct StepState {
+  uint64_t seed = 0;         // of dropout and SpecAugment masks
+  uint32_t step = 0;         // training steps done before this one; Adam's t is step + 1
+  float lr = 0;
+  float max_norm = 0;        // clip the global gradient norm to this; 0: no clipping
+  // Results, read back when asked for.
+  float grad_norm = 0;
+  float grad_scale = 1;      // what the optimizer multiplies gradients by
+};
+
+// A run of device memory; freed with the object.
+class Memory {
+ public:
+  virtual ~Memory() = default;
+  virtual std::byte* data() const = 0;
+  virtual size_t bytes() const = 0;
+};
+
+// A point in a stream's work.
+class Event {
+ public:
+  virtual ~Event() = default;
+};
+
+// A captured run of work that can be launched again.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+};
+
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual void upload(void* device, const void* host, size_t bytes) = 0;
+  virtual void download(void* host, const void* device, size_t bytes) = 0;
+  virtual std::unique_ptr<Event> record() = 0;
+  virtual void wait(const Event& event) = 0;
+  virtual void synchronize() = 0;
+  // Between the two, work is recorded and not run. A backend that cannot capture returns null from
+  // end_capture, and has run the work at once.
+  virtual void begin_capture() = 0;
+  virtual std::unique_ptr<Recording> end_capture() = 0;
+  virtual void launch(const Recording& recording) = 0;
+};
+
+// Device addresses a kernel works on, bound once when a program is compiled. An output that nobody
+// uses is null and need not be computed.
+struct Args {
+  std::vector<void*> in, out;
+  void* workspace = nullptr;
+  StepState* state = nullptr;
+};
+
+class Kernel {
+ public:
+  virtual ~Kernel() = default;
+  // Bytes of scratch memory; shared with the program's other kernels.
+  virtual size_t workspace() const { return 0; }
+  // Called before the first enqueue and whenever a frozen input (a weight at inference) changed.
+  virtual void prepare(Stream&, const Args&) {}
+  virtual void enqueue(Stream& stream, const Args& args) = 0;
+};
+
+// A node as a backend sees it.
+struct NodeSpec {
+  ops::Op op;
+  ops::Attrs attrs;
+  ops::Specs in, out;
+  std::string path;
+};
+
+struct DeviceInfo {
+  std::string kind;         // "cpu", "cuda", "null"
+  std::string name;         // as the vendor calls it
+  std::string detail;       // instruction set, driver, ...
+  int threads = 0;
+  size_t memory_bytes = 0;  // in all; 0 if unknown
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual const DeviceInfo& info() const = 0;
+  // Addresses that allocate and the planner hand out are multiples of this.
+  virtual size_t alignment() const = 0;
+  // Throws ERR_PANNS_OUT_OF_MEMORY naming the need and what is free.
+  virtual std::unique_ptr<Memory> allocate(size_t bytes) = 0;
+  virtual std::unique_ptr<Stream> stream() = 0;
+  // Bytes that a value takes in this device's own layout.
+  virtual size_t bytes(const ops::TensorSpec& value) const = 0;
+  // Between the logical, row-major order of host memory and the device's layout.
+  virtual void import_value(Stream&, const ops::TensorSpec& value, const float* host, void* device) = 0;
+  virtual void export_value(Stream&, const ops::TensorSpec& value, const void* device, float* host) = 0;
+  // Whether the device has a kernel for the node as it stands, fused epilogue included.
+  virtual bool supports(const NodeSpec& node) const = 0;
+  virtual std::unique_ptr<Kernel> kernel(const NodeSpec& node) = 0;
+};
+
+std::unique_ptr<Device> make_null_device();
+// threads: 0 for one a core.
+std::unique_ptr<Device> make_cpu_device(int threads);
+
+}  // namespace panns::backends

@@ -1,0 +1,48 @@
+// What stands behind a Conv: one planned computation, and the factories of the families.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "backends/cpu/conv.h"
+
+namespace panns::cpu {
+
+class ConvRunner {
+ public:
+  virtual ~ConvRunner() = default;
+  virtual int64_t workspace() const = 0;         // floats
+  virtual int64_t packed() const { return 0; }   // floats
+  virtual void prepare(ThreadPool&, const float*, float*) const {}
+  // forward: (x, w, y); backward_data: (dy, w, dx); backward_weight: (x, dy, dw).
+  virtual void run(ThreadPool& pool, const float* a, const float* b, float* out,
+                   const ConvEpilogue& epilogue, float* workspace) const = 0;
+};
+
+// Forward and backward_data by `direct` or `generic`.
+std::unique_ptr<ConvRunner> make_gather_conv(const ConvShape& shape, ConvPass pass, ConvAlgo algo,
+                                             const ConvOptions& options);
+// Forward and backward_data by `winograd`.
+std::unique_ptr<ConvRunner> make_winograd_conv(const ConvShape& shape, ConvPass pass,
+                                               const ConvOptions& options);
+// backward_weight by `direct` or `generic`.
+std::unique_ptr<ConvRunner> make_weight_conv(const ConvShape& shape, ConvAlgo algo,
+                                             const ConvOptions& options);
+
+constexpr int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Splits one run's workspace into pieces aligned to 64 bytes.
+class Carve {
+ public:
+  int64_t take(int64_t floats) {
+    const int64_t at = size_;
+    size_ += round_up(floats, 16);
+    return at;
+  }
+  int64_t size() const { return size_; }
+
+ private:
+  int64_t size_ = 0;
+};
+
+}  // namespace panns::cpu

@@ -1,0 +1,61 @@
+// The transforms of the Winograd convolution, F(MF, 3) along frequency by F(4, 3) along time with
+// MF = 2 or 4: a tile of MF x 4 outputs reads (MF + 2) x 6 inputs and has as many points. The sums
+// over channels between the transforms are conv_kernels' `row` (and `weight_rows`).
+// All offsets and steps count floats; a point (f, t) has the index 6 f + t.
+#pragma once
+
+#include <stdint.h>
+
+#include "backends/cpu/tier.h"
+
+namespace panns::cpu {
+
+constexpr int64_t kWinogradTime = 4;   // outputs of a tile along time
+constexpr int64_t kWinogradTaps = 9;
+
+// Transforms `count` tiles side by side in time, 16 channels: to v[point][tile][16].
+struct WinogradInput {
+  const float* x;            // the block's row MF * tile_f - 1, also where that is outside
+  int64_t x_row;
+  int64_t first_row, last_row;  // which of the MF + 2 rows are inside: [first, last)
+  int64_t t;                 // length of a row
+  int64_t tile, count;       // the first tile's place along time
+  float* v;
+  int64_t v_point;
+};
+
+// Transforms 16 x 16 weights of 3 x 3 taps [kf][kt][256] to u[point][256], for the points of some
+// rows [first, last) of the MF + 2 along frequency; u begins with the first of these.
+struct WinogradWeight {
+  const float* w;
+  bool flip;                 // backward_data: the taps in reverse order
+  int64_t first_row, last_row;
+  float* u;
+  int64_t u_point;
+};
+
+// Sums m[point][tile][16] back to outputs, then adds the bias, clamps, averages 2x2 and stores.
+struct WinogradOutput {
+  const float* m;
+  int64_t m_point;
+  float* y;                  // the block's row MF * tile_f (pooled: half of it)
+  int64_t y_row;
+  int64_t rows, t;           // rows of the tile that are inside, length of a row, before pooling
+  int64_t tile, count;
+  const float* bias;         // 16 floats
+  bool relu, pool;
+};
+
+struct WinogradKernels {
+  void (*input)(const WinogradInput&);
+  void (*weight)(const WinogradWeight&);
+  void (*output)(const WinogradOutput&);
+};
+
+struct WinogradTable {
+  WinogradKernels by2, by4;  // MF = 2, 4
+};
+
+PANNS_TIERED(WinogradTable, winograd_kernels)
+
+}  // namespace panns::cpu

@@ -1,0 +1,132 @@
+// A backend that computes nothing: it plans and counts. The planner's tests run on it, and it is
+// the template for a new backend. It behaves like an asynchronous device with memory of its own:
+// nothing happens to memory before synchronize, work can be captured, and reading an address of
+// the device on the host is never needed.
+#include <deque>
+#include <functional>
+
+#include "backends/backend.h"
+
+namespace panns::backends {
+namespace {
+
+constexpr size_t kAlignment = 256;  // as CUDA's allocator
+
+class NullMemory final : public Memory {
+ public:
+  explicit NullMemory(size_t bytes) : bytes_(bytes), data_(new std::byte[bytes]) {}
+  std::byte* data() const override { return data_.get(); }
+  size_t bytes() const override { return bytes_; }
+
+ private:
+  size_t bytes_;
+  std::unique_ptr<std::byte[]> data_;
+};
+
+using Work = std::function<void()>;
+
+class NullEvent final : public Event {};
+
+class NullRecording final : public Recording {
+ public:
+  std::deque<Work> work;
+};
+
+// Work waits in a queue until synchronize, as far as a caller can tell an asynchronous device.
+class NullStream final : public Stream {
+ public:
+  void upload(void* device, const void* host, size_t bytes) override {
+    // The host's memory may be reused at once, as with staged uploads.
+    std::vector<std::byte> staged(static_cast<const std::byte*>(host),
+                                  static_cast<const std::byte*>(host) + bytes);
+    push([device, staged] { std::copy(staged.begin(), staged.end(), static_cast<std::byte*>(device)); });
+  }
+  void download(void* host, const void* device, size_t bytes) override {
+    push([=] {
+      const auto* from = static_cast<const std::byte*>(device);
+      std::copy(from, from + bytes, static_cast<std::byte*>(host));
+    });
+  }
+  std::unique_ptr<Event> record() override { return std::make_unique<NullEvent>(); }
+  void wait(const Event&) override {}
+  void synchronize() override {
+    PANNS_CHECK(capture_ == nullptr, "ERR_PANNS_INTERNAL", "null stream",
+                "synchronize while capturing");
+    while (!queue_.empty()) {
+      queue_.front()();
+      queue_.pop_front();
+    }
+  }
+  void begin_capture() override { capture_ = std::make_unique<NullRecording>(); }
+  std::unique_ptr<Recording> end_capture() override { return std::move(capture_); }
+  void launch(const Recording& recording) override {
+    for (const Work& w : static_cast<const NullRecording&>(recording).work) queue_.push_back(w);
+  }
+  void push(Work work) {
+    (capture_ != nullptr ? capture_->work : queue_).push_back(std::move(work));
+  }
+
+ private:
+  std::deque<Work> queue_;
+  std::unique_ptr<NullRecording> capture_;
+};
+
+// Marks every output as written, so that a test sees what ran, how often, and in which order.
+class NullKernel final : public Kernel {
+ public:
+  explicit NullKernel(const NodeSpec& node) : node_(node) {}
+  size_t workspace() const override { return kAlignment; }
+  void enqueue(Stream& stream, const Args& args) override {
+    PANNS_CHECK(args.in.size() == node_.in.size() && args.out.size() == node_.out.size(),
+                "ERR_PANNS_INTERNAL", node_.path, "expected ", node_.in.size(), " inputs and ",
+                node_.out.size(), " outputs, got ", args.in.size(), " and ", args.out.size());
+    for (void* in : args.in) {
+      PANNS_CHECK(in != nullptr, "ERR_PANNS_INTERNAL", node_.path, "an input has no address");
+    }
+    const auto out = args.out;
+    static_cast<NullStream&>(stream).push([out] {
+      for (void* p : out) {
+        if (p != nullptr) *static_cast<float*>(p) += 1;
+      }
+    });
+  }
+
+ private:
+  NodeSpec node_;
+};
+
+class NullDevice final : public Device {
+ public:
+  NullDevice() {
+    info_.kind = "null";
+    info_.name = "computes nothing";
+  }
+  const DeviceInfo& info() const override { return info_; }
+  size_t alignment() const override { return kAlignment; }
+  std::unique_ptr<Memory> allocate(size_t bytes) override {
+    return std::make_unique<NullMemory>(bytes);
+  }
+  std::unique_ptr<Stream> stream() override { return std::make_unique<NullStream>(); }
+  size_t bytes(const ops::TensorSpec& v) const override {
+    return static_cast<size_t>(v.shape.size()) * sizeof(float);
+  }
+  void import_value(Stream& s, const ops::TensorSpec& v, const float* host, void* device) override {
+    s.upload(device, host, bytes(v));
+  }
+  void export_value(Stream& s, const ops::TensorSpec& v, const void* device, float* host) override {
+    s.download(host, device, bytes(v));
+  }
+  bool supports(const NodeSpec&) const override { return true; }
+  std::unique_ptr<Kernel> kernel(const NodeSpec& node) override {
+    return std::make_unique<NullKernel>(node);
+  }
+
+ private:
+  DeviceInfo info_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_null_device() { return std::make_unique<NullDevice>(); }
+
+}  // namespace panns::backends

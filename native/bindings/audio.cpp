@@ -1,0 +1,220 @@
+#include "bindings/audio.h"
+
+#include "audio/decode.h"
+#include "audio/resample.h"
+#include "audio/sndfile.h"
+#include "bindings/convert.h"
+#include "data/loader.h"
+
+namespace panns::bindings {
+namespace {
+
+Napi::Object to_object(Napi::Env env, const audio::AudioInfo& a) {
+  auto o = Napi::Object::New(env);
+  o.Set("frames", static_cast<double>(a.frames));
+  o.Set("sampleRate", a.sample_rate);
+  o.Set("channels", a.channels);
+  o.Set("format", a.format);
+  o.Set("subtype", a.subtype);
+  return o;
+}
+
+// A path, or bytes: copied, as they could change under the job.
+struct SourceInput {
+  std::string path;
+  std::shared_ptr<std::vector<uint8_t>> bytes;
+
+  explicit SourceInput(const Napi::Value& value) {
+    if (value.IsString()) {
+      path = value.As<Napi::String>().Utf8Value();
+      return;
+    }
+    PANNS_CHECK(value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array,
+                "ERR_PANNS_OPTION", "source", "expected a path or a Uint8Array");
+    const auto array = value.As<Napi::Uint8Array>();
+    bytes = std::make_shared<std::vector<uint8_t>>(array.Data(), array.Data() + array.ByteLength());
+  }
+  audio::Source source() const {
+    audio::Source s;
+    s.path = path;
+    if (bytes != nullptr) s.bytes = std::span<const uint8_t>(bytes->data(), bytes->size());
+    return s;
+  }
+};
+
+// Rates reach the core as int; anything beyond is refused here with its value.
+int to_rate(const Napi::Object& o, const char* name) {
+  const int64_t rate = integer(o, name);
+  PANNS_CHECK(rate >= 0 && rate <= 768000, "ERR_PANNS_OPTION", name, "expected 0..768000 Hz, got ", rate);
+  return static_cast<int>(rate);
+}
+
+}  // namespace
+
+Napi::Value audio_library(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guarded(env, [&]() -> Napi::Value {
+    const audio::SndfileStatus status = audio::sndfile_status();
+    std::string error;
+    if (!status.loaded) {
+      for (const auto& a : status.attempts) error += (error.empty() ? "" : "; ") + a.path + ": " + a.reason;
+    }
+    auto o = Napi::Object::New(env);
+    o.Set("path", status.path);
+    o.Set("version", status.version);
+    o.Set("error", error);
+    return o;
+  });
+}
+
+Napi::Value set_audio_library_folder(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    PANNS_CHECK(info[0].IsString(), "ERR_PANNS_OPTION", "folder", "expected a string");
+    audio::set_sndfile_dir(info[0].As<Napi::String>().Utf8Value());
+    return info.Env().Undefined();
+  });
+}
+
+Napi::Value probe(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const SourceInput source(info[0]);
+    auto found = std::make_shared<audio::AudioInfo>();
+    return instance(info.Env()).audio->post(
+        info.Env(), {[=](const std::atomic<bool>& cancel) { *found = audio::probe(source.source(), &cancel); },
+                     [found](Napi::Env env) -> Napi::Value { return to_object(env, *found); }, {}});
+  });
+}
+
+Napi::Value decode(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const SourceInput source(info[0]);
+    PANNS_CHECK(info[1].IsObject(), "ERR_PANNS_OPTION", "decode", "expected options as an object");
+    const auto o = info[1].As<Napi::Object>();
+    audio::DecodeRequest request;
+    request.start_seconds = number(o, "start");
+    request.duration_seconds = number(o, "duration");
+    request.target_rate = to_rate(o, "sampleRate");
+    request.mono = flag(o, "mono");
+    request.nan = flag(o, "nanToZero") ? audio::NanPolicy::kZero : audio::NanPolicy::kError;
+    request.max_seconds = number(o, "maxSeconds");
+    Job job;
+    take_cancel_flag(info[2], job);
+    auto decoded = std::make_shared<audio::Decoded>();
+    job.work = [=](const std::atomic<bool>& cancel) mutable {
+      request.source = source.source();
+      request.cancel = &cancel;
+      *decoded = audio::decode(request);
+    };
+    job.result = [=](Napi::Env env) -> Napi::Value {
+      auto r = Napi::Object::New(env);
+      auto channels = Napi::Array::New(env);
+      for (size_t c = 0; c < decoded->channels.size(); ++c) {
+        const auto& samples = decoded->channels[c];
+        channels.Set(static_cast<uint32_t>(c),
+                     to_array(env, samples.data(), static_cast<size_t>(samples.size())));
+      }
+      r.Set("channels", channels);
+      r.Set("sampleRate", decoded->sample_rate);
+      r.Set("truncated", decoded->truncated);
+      r.Set("info", to_object(env, decoded->info));
+      return r;
+    };
+    return instance(info.Env()).audio->post(info.Env(), std::move(job));
+  });
+}
+
+Napi::Value load_clips(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    PANNS_CHECK(info[0].IsArray() && info[1].IsObject(), "ERR_PANNS_OPTION", "loadClips",
+                "expected a list of clips and options");
+    const auto list = info[0].As<Napi::Array>();
+    const auto o = info[1].As<Napi::Object>();
+    auto clips = std::make_shared<std::vector<data::ClipRequest>>();
+    for (uint32_t i = 0; i < list.Length(); ++i) {
+      const Napi::Value item = list.Get(i);
+      PANNS_CHECK(item.IsObject(), "ERR_PANNS_OPTION", "loadClips", "expected clips as objects");
+      const auto c = item.As<Napi::Object>();
+      data::ClipRequest clip;
+      clip.source.path = text(c, "path");
+      clip.start_seconds = number(c, "start");
+      clip.duration_seconds = number(c, "duration");
+      clips->push_back(clip);
+    }
+    data::ClipOptions options;
+    options.target_rate = to_rate(o, "sampleRate");
+    options.samples = integer(o, "samples");
+    options.nan = flag(o, "nanToZero") ? audio::NanPolicy::kZero : audio::NanPolicy::kError;
+    const int64_t threads = integer(o, "threads");
+    PANNS_CHECK(threads >= 0 && threads <= 1024, "ERR_PANNS_OPTION", "threads", "expected 0..1024, got ",
+                threads);
+    const int64_t expected = static_cast<int64_t>(clips->size()) * options.samples;
+
+    // The rows are written in place, so the array must be one that stays where it is.
+    napi_typedarray_type type{};
+    size_t length = 0;
+    void* out = nullptr;
+    napi_value buffer = nullptr;
+    bool plain = true;
+    if (info[2].IsTypedArray()) {
+      napi_get_typedarray_info(info.Env(), info[2], &type, &length, &out, &buffer, nullptr);
+      napi_is_arraybuffer(info.Env(), buffer, &plain);
+    }
+    PANNS_CHECK(!plain && (type == napi_float32_array || type == napi_int16_array), "ERR_PANNS_OPTION",
+                "out", "expected a Float32Array or Int16Array over a SharedArrayBuffer");
+    PANNS_CHECK(static_cast<int64_t>(length) == expected, "ERR_PANNS_SHAPE", "out", "expected room for ",
+                expected, " samples, got ", length);
+    Job job;
+    job.held.push_back(Napi::Persistent(info[2].As<Napi::Object>()));
+    take_cancel_flag(info[3], job);
+    auto results = std::make_shared<std::vector<data::ClipResult>>();
+    job.work = [=](const std::atomic<bool>& cancel) mutable {
+      ThreadPool pool(static_cast<int>(threads));
+      options.cancel = &cancel;
+      *results = type == napi_float32_array
+                     ? data::load_clips(*clips, options, pool, static_cast<float*>(out))
+                     : data::load_clips(*clips, options, pool, static_cast<int16_t*>(out));
+    };
+    job.result = [=](Napi::Env env) -> Napi::Value {
+      auto all = Napi::Array::New(env);
+      for (size_t i = 0; i < results->size(); ++i) {
+        const data::ClipResult& c = (*results)[i];
+        auto r = Napi::Object::New(env);
+        r.Set("frames", static_cast<double>(c.frames));
+        r.Set("truncated", c.truncated);
+        r.Set("code", c.code);
+        r.Set("message", c.message);
+        all.Set(static_cast<uint32_t>(i), r);
+      }
+      return all;
+    };
+    return instance(info.Env()).audio->post(info.Env(), std::move(job));
+  });
+}
+
+Napi::Value resample(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    Job job;
+    const FloatInput samples(info[0], "samples", -1, job);
+    const int64_t from = info[1].ToNumber().Int64Value(), to = info[2].ToNumber().Int64Value();
+    auto out = std::make_shared<std::vector<float>>();
+    job.work = [=](const auto&) {
+      const audio::Resampler resampler(from, to);
+      out->resize(static_cast<size_t>(resampler.output_size(samples.size())));
+      audio::resample(samples.data(), samples.size(), from, to, out->data());
+    };
+    job.result = [out](Napi::Env env) { return to_array(env, *out); };
+    return instance(info.Env()).audio->post(info.Env(), std::move(job));
+  });
+}
+
+Napi::Value resampler_info(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const audio::Resampler r(info[0].ToNumber().Int64Value(), info[1].ToNumber().Int64Value());
+    auto o = Napi::Object::New(info.Env());
+    o.Set("passbandHz", r.passband_hz());
+    o.Set("taps", static_cast<double>(r.taps()));
+    return o;
+  });
+}
+
+}  // namespace panns::bindings

@@ -1,0 +1,67 @@
+// Between JavaScript values and the core's types.
+#pragma once
+
+#include <napi.h>
+
+#include <string>
+#include <vector>
+
+#include "bindings/engine.h"
+#include "core/error.h"
+#include "core/shape.h"
+#include "graph/graph.h"
+
+namespace panns::bindings {
+
+// A JavaScript Error with `code` and `where`.
+Napi::Error to_js(Napi::Env env, const Error& error);
+
+// Runs body and throws what it throws as a JavaScript error with its code.
+template <typename Body>
+auto guarded(Napi::Env env, Body&& body) -> decltype(body()) {
+  try {
+    return body();
+  } catch (const Error& e) {
+    throw to_js(env, e);
+  } catch (const std::bad_alloc&) {
+    throw to_js(env, Error("ERR_PANNS_OUT_OF_MEMORY", "", "the system refused memory"));
+  }
+}
+
+// A Float32Array's values for a job on another thread. Over a SharedArrayBuffer they are read in
+// place and the array is held; any other memory could be detached, shrunk or changed meanwhile, so
+// it is copied now, which also fixes the values as they are at the call.
+class FloatInput {
+ public:
+  // Throws ERR_PANNS_SHAPE unless value is a Float32Array; expected < 0 accepts any length.
+  FloatInput(const Napi::Value& value, const std::string& where, int64_t expected, Job& job);
+  const float* data() const { return shared_ != nullptr ? shared_ : copy_->data(); }
+  int64_t size() const { return size_; }
+
+ private:
+  const float* shared_ = nullptr;
+  std::shared_ptr<std::vector<float>> copy_;
+  int64_t size_ = 0;
+};
+
+// Lets a caller cancel the job by setting element 0 of a Uint8Array over a SharedArrayBuffer.
+void take_cancel_flag(const Napi::Value& value, Job& job);
+
+// A new Float32Array with these values.
+Napi::Value to_array(Napi::Env env, const float* values, size_t count);
+inline Napi::Value to_array(Napi::Env env, const std::vector<float>& v) {
+  return to_array(env, v.data(), v.size());
+}
+
+// Typed access to an object's properties; throw ERR_PANNS_OPTION naming the property.
+double number(const Napi::Object& o, const char* name);
+int64_t integer(const Napi::Object& o, const char* name);
+bool flag(const Napi::Object& o, const char* name);
+std::string text(const Napi::Object& o, const char* name);
+std::vector<std::string> strings(const Napi::Value& list, const char* name);
+uint64_t bigint(const Napi::Value& value, const char* name);
+
+graph::Spec to_spec(const Napi::Value& value);
+ops::AttrMap to_attrs(const Napi::Value& value, const std::string& where);
+
+}  // namespace panns::bindings

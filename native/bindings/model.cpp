@@ -1,0 +1,222 @@
+#include "bindings/model.h"
+
+#include <algorithm>
+
+#include "bindings/convert.h"
+#include "graph/fuse.h"
+
+namespace panns::bindings {
+namespace {
+
+// Programs kept compiled: a tagger needs one for full windows and one for the last.
+constexpr size_t kPrograms = 4;
+
+bool has(const std::vector<std::string>& list, const std::string& item) {
+  return std::find(list.begin(), list.end(), item) != list.end();
+}
+
+Napi::Value shape_array(Napi::Env env, const Shape& shape) {
+  auto list = Napi::Array::New(env);
+  for (int i = 0; i < shape.rank(); ++i) list.Set(static_cast<uint32_t>(i), static_cast<double>(shape[i]));
+  return list;
+}
+
+}  // namespace
+
+std::unique_ptr<graph::Program> compile_inference(ModelState& model, int64_t batch, int64_t samples,
+                                                  const std::vector<std::string>& outputs,
+                                                  const std::vector<std::string>& passes_off) {
+  graph::Graph g = graph::parse(model.spec, {batch, samples, false, false});
+  std::map<std::string, graph::ValueId> wanted;
+  for (const auto& name : outputs) {
+    const auto it = g.outputs.find(name);
+    PANNS_CHECK(it != g.outputs.end(), "ERR_PANNS_OPTION", model.spec.name, "the model has no output '",
+                name, "'");
+    wanted.insert(*it);
+  }
+  g.outputs = wanted;
+  if (!has(passes_off, "prune")) graph::prune(g);
+  if (!has(passes_off, "fold_batch_norm")) graph::fold_batch_norm(g);
+  if (!has(passes_off, "fuse")) graph::fuse(g, *model.device, passes_off);
+  std::vector<void*> bound(g.values.size(), nullptr);
+  for (size_t v = 0; v < g.values.size(); ++v) {
+    const auto kind = g.values[v].kind;
+    if (kind != graph::Kind::parameter && kind != graph::Kind::buffer) continue;
+    bound[v] = model.parameters->address(model.parameters->entry(g.values[v].name));
+  }
+  graph::Program::Options options;
+  options.reuse_memory = !has(passes_off, "plan");
+  return std::make_unique<graph::Program>(std::move(g), *model.device, bound, options);
+}
+
+graph::Program& ModelState::program(int64_t batch, int64_t samples,
+                                    const std::vector<std::string>& outputs) {
+  for (auto it = programs.begin(); it != programs.end(); ++it) {
+    if (it->batch != batch || it->samples != samples || it->outputs != outputs) continue;
+    programs.splice(programs.begin(), programs, it);
+    break;
+  }
+  Cached* hit = programs.empty() ? nullptr : &programs.front();
+  if (hit == nullptr || hit->batch != batch || hit->samples != samples || hit->outputs != outputs) {
+    if (programs.size() >= kPrograms) programs.pop_back();
+    programs.push_front({batch, samples, outputs, compile_inference(*this, batch, samples, outputs, {}), 0});
+    hit = &programs.front();
+  }
+  if (hit->version != parameters->version()) {
+    hit->program->refresh(parameters->stream());
+    hit->version = parameters->version();
+  }
+  return *hit->program;
+}
+
+// ---- Model
+
+Napi::Function ModelHandle::define(Napi::Env env) {
+  return DefineClass(env, "NativeModel",
+                     {InstanceMethod<&ModelHandle::parameters>("parameters"),
+                      InstanceMethod<&ModelHandle::initialise>("initialise"),
+                      InstanceMethod<&ModelHandle::get>("get"), InstanceMethod<&ModelHandle::set>("set"),
+                      InstanceMethod<&ModelHandle::infer>("infer"),
+                      InstanceMethod<&ModelHandle::text>("text"),
+                      InstanceMethod<&ModelHandle::dispose>("dispose")});
+}
+
+ModelHandle::ModelHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ModelHandle>(info) {}
+
+std::shared_ptr<ModelState> ModelHandle::state() const {
+  PANNS_CHECK(state_ != nullptr, "ERR_PANNS_DISPOSED", "model", "the model was disposed of");
+  return state_;
+}
+
+Napi::Value ModelHandle::parameters(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guarded(env, [&]() -> Napi::Value {
+    auto list = Napi::Array::New(env);
+    uint32_t i = 0;
+    for (const auto& e : state()->parameters->entries()) {
+      auto o = Napi::Object::New(env);
+      o.Set("name", e.name);
+      o.Set("shape", shape_array(env, e.spec.shape));
+      o.Set("trainable", e.trainable);
+      list.Set(i++, o);
+    }
+    return list;
+  });
+}
+
+Napi::Value ModelHandle::initialise(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const uint64_t seed = bigint(info[0], "seed");
+    return instance(info.Env()).compute->post(
+        info.Env(), {[s = state(), seed](const auto&) { s->parameters->initialise(seed); }, nullptr, {}});
+  });
+}
+
+Napi::Value ModelHandle::get(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto s = state();
+    const std::string name = info[0].ToString().Utf8Value();
+    auto values = std::make_shared<std::vector<float>>(s->parameters->entry(name).spec.shape.size());
+    return instance(info.Env()).compute->post(
+        info.Env(),
+        {[=](const auto&) { s->parameters->get(name, values->data(), static_cast<int64_t>(values->size())); },
+         [values](Napi::Env env) { return to_array(env, *values); }, {}});
+  });
+}
+
+Napi::Value ModelHandle::set(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto s = state();
+    const std::string name = info[0].ToString().Utf8Value();
+    Job job;
+    const FloatInput values(info[1], name, s->parameters->entry(name).spec.shape.size(), job);
+    job.work = [=](const auto&) { s->parameters->set(name, values.data(), values.size()); };
+    return instance(info.Env()).compute->post(info.Env(), std::move(job));
+  });
+}
+
+Napi::Value ModelHandle::infer(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto s = state();
+    const auto batch = info[1].ToNumber().Int64Value(), samples = info[2].ToNumber().Int64Value();
+    PANNS_CHECK(batch >= 1 && samples >= 1, "ERR_PANNS_SHAPE", s->spec.name,
+                "expected at least one clip of at least one sample, got ", batch, " of ", samples);
+    Job job;
+    const FloatInput waveform(info[0], "waveform", batch * samples, job);
+    const auto outputs = strings(info[3], "outputs");
+    take_cancel_flag(info[4], job);
+    auto results = std::make_shared<std::map<std::string, std::vector<float>>>();
+    job.work = [=](const std::atomic<bool>& cancel) {
+      graph::Program& p = s->program(batch, samples, outputs);
+      backends::Stream& stream = s->parameters->stream();
+      const graph::ValueId in = p.input("waveform");
+      if (in != graph::kNoValue) {
+        stream.upload(p.address(in), waveform.data(), static_cast<size_t>(waveform.size()) * sizeof(float));
+      }
+      PANNS_CHECK(p.run(stream, {}, &cancel), "ABORT_ERR", "", "the operation was aborted");
+      for (const auto& name : outputs) {
+        const graph::ValueId v = p.output(name);
+        auto& values = (*results)[name];
+        values.resize(static_cast<size_t>(p.graph().spec(v).shape.size()));
+        s->device->export_value(stream, p.graph().spec(v), p.address(v), values.data());
+      }
+      stream.synchronize();
+    };
+    job.result = [=](Napi::Env env) -> Napi::Value {
+      auto o = Napi::Object::New(env);
+      for (const auto& [name, values] : *results) o.Set(name, to_array(env, values));
+      return o;
+    };
+    return instance(info.Env()).compute->post(info.Env(), std::move(job));
+  });
+}
+
+Napi::Value ModelHandle::text(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto s = state();
+    const auto batch = info[0].ToNumber().Int64Value(), samples = info[1].ToNumber().Int64Value();
+    const auto off = strings(info[2], "passesOff");
+    auto dump = std::make_shared<std::string>();
+    return instance(info.Env()).compute->post(
+        info.Env(), {[=](const auto&) {
+                       std::vector<std::string> outputs;
+                       for (const auto& [name, node] : s->spec.outputs) outputs.push_back(name);
+                       *dump = compile_inference(*s, batch, samples, outputs, off)->text();
+                     },
+                     [dump](Napi::Env env) -> Napi::Value { return Napi::String::New(env, *dump); }, {}});
+  });
+}
+
+void ModelHandle::dispose(const Napi::CallbackInfo&) { state_.reset(); }
+
+Napi::Value create_model(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto state = std::make_shared<ModelState>();
+    state->spec = to_spec(info[0]);
+    PANNS_CHECK(info[1].IsObject(), "ERR_PANNS_OPTION", "device", "expected an object");
+    const auto device = info[1].As<Napi::Object>();
+    const std::string kind = bindings::text(device, "device");
+    const auto threads = integer(device, "threads");
+    PANNS_CHECK(kind == "cpu" || kind == "null", "ERR_PANNS_DEVICE", "device",
+                "expected 'cpu' or 'null', got '", kind, "'");
+    // More threads than this only wait for each other; it also bounds a mistyped number.
+    PANNS_CHECK(threads >= 0 && threads <= 1024, "ERR_PANNS_OPTION", "threads",
+                "expected 0 (one a core) to 1024, got ", threads);
+    const int64_t samples = info[2].ToNumber().Int64Value();
+    Job job;
+    job.work = [=](const auto&) {
+      state->device = kind == "null" ? backends::make_null_device()
+                                     : backends::make_cpu_device(static_cast<int>(threads));
+      const graph::Graph g = graph::parse(state->spec, {1, samples, false, false});
+      state->parameters = std::make_unique<graph::Parameters>(g, *state->device);
+    };
+    job.result = [=](Napi::Env env) -> Napi::Value {
+      const Napi::Object handle = instance(env).model.New({});
+      ModelHandle::Unwrap(handle)->adopt(state);
+      return handle;
+    };
+    return instance(info.Env()).compute->post(info.Env(), std::move(job));
+  });
+}
+
+}  // namespace panns::bindings

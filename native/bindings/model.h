@@ -1,0 +1,93 @@
+// Model and Session as JavaScript sees them. The handles are thin: what they hold is shared with
+// the jobs under way, so disposing of a handle never pulls memory from under a job.
+#pragma once
+
+#include <napi.h>
+
+#include <list>
+#include <map>
+#include <memory>
+
+#include "bindings/engine.h"
+#include "graph/parameters.h"
+#include "graph/program.h"
+#include "train/session.h"
+
+namespace panns::bindings {
+
+// Everything of a model; touched on the compute engine's thread only, once it is made.
+struct ModelState {
+  std::unique_ptr<backends::Device> device;
+  graph::Spec spec;
+  std::unique_ptr<graph::Parameters> parameters;
+
+  // Compiled programs by shape, the most recently used first.
+  struct Cached {
+    int64_t batch, samples;
+    std::vector<std::string> outputs;
+    std::unique_ptr<graph::Program> program;
+    uint64_t version;  // of the parameters it was refreshed with
+  };
+  std::list<Cached> programs;
+
+  graph::Program& program(int64_t batch, int64_t samples, const std::vector<std::string>& outputs);
+};
+
+// The inference graph with its passes, bound to parameters.
+std::unique_ptr<graph::Program> compile_inference(ModelState& model, int64_t batch, int64_t samples,
+                                                  const std::vector<std::string>& outputs,
+                                                  const std::vector<std::string>& passes_off);
+
+class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  explicit ModelHandle(const Napi::CallbackInfo& info);
+  // Throws ERR_PANNS_DISPOSED after dispose().
+  std::shared_ptr<ModelState> state() const;
+  void adopt(std::shared_ptr<ModelState> state) { state_ = std::move(state); }
+
+ private:
+  Napi::Value parameters(const Napi::CallbackInfo& info);
+  Napi::Value initialise(const Napi::CallbackInfo& info);
+  Napi::Value get(const Napi::CallbackInfo& info);
+  Napi::Value set(const Napi::CallbackInfo& info);
+  Napi::Value infer(const Napi::CallbackInfo& info);
+  Napi::Value text(const Napi::CallbackInfo& info);
+  void dispose(const Napi::CallbackInfo& info);
+
+  std::shared_ptr<ModelState> state_;
+};
+
+struct SessionState {
+  std::shared_ptr<ModelState> model;
+  std::unique_ptr<train::Session> session;
+};
+
+class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  explicit SessionHandle(const Napi::CallbackInfo& info);
+  void adopt(std::shared_ptr<SessionState> state) { state_ = std::move(state); }
+
+ private:
+  std::shared_ptr<SessionState> state() const;
+  Napi::Value step(const Napi::CallbackInfo& info);
+  Napi::Value gradient(const Napi::CallbackInfo& info);
+  Napi::Value slots(const Napi::CallbackInfo& info);
+  Napi::Value get_slot(const Napi::CallbackInfo& info);
+  Napi::Value set_slot(const Napi::CallbackInfo& info);
+  Napi::Value trains(const Napi::CallbackInfo& info);
+  Napi::Value cost(const Napi::CallbackInfo& info);
+  Napi::Value text(const Napi::CallbackInfo& info);
+  void dispose(const Napi::CallbackInfo& info);
+
+  std::shared_ptr<SessionState> state_;
+};
+
+// createModel and createSession.
+Napi::Value create_model(const Napi::CallbackInfo& info);
+Napi::Value create_session(const Napi::CallbackInfo& info);
+train::SessionOptions to_session_options(const Napi::Value& value);
+backends::StepState to_step_state(const Napi::Object& o);
+
+}  // namespace panns::bindings

@@ -1,0 +1,189 @@
+#include "bindings/convert.h"
+#include "bindings/model.h"
+
+namespace panns::bindings {
+namespace {
+
+train::Optimizer to_optimizer(const Napi::Value& value) {
+  PANNS_CHECK(value.IsObject(), "ERR_PANNS_OPTION", "optimizer", "expected an object");
+  const auto o = value.As<Napi::Object>();
+  const std::string kind = text(o, "kind");
+  PANNS_CHECK(kind == "adam" || kind == "sgd", "ERR_PANNS_OPTION", "optimizer",
+              "expected 'adam' or 'sgd', got '", kind, "'");
+  ops::AttrMap map = to_attrs(o.Get("attrs"), "optimizer");
+  train::Optimizer optimizer;
+  if (kind == "adam") {
+    optimizer.attrs = ops::AdamAttrs::parse(map);
+  } else {
+    optimizer.attrs = ops::SgdAttrs::parse(map);
+  }
+  map.finish();
+  return optimizer;
+}
+
+}  // namespace
+
+train::SessionOptions to_session_options(const Napi::Value& value) {
+  PANNS_CHECK(value.IsObject(), "ERR_PANNS_OPTION", "session", "expected options as an object");
+  const auto o = value.As<Napi::Object>();
+  train::SessionOptions options;
+  options.batch = integer(o, "batch");
+  options.samples = integer(o, "samples");
+  PANNS_CHECK(options.batch >= 1 && options.batch <= (1 << 20), "ERR_PANNS_OPTION", "batch",
+              "expected 1 to 2^20 clips, got ", options.batch);
+  options.mixup = flag(o, "mixup");
+  options.loss = text(o, "loss");
+  options.optimizer = to_optimizer(o.Get("optimizer"));
+  options.frozen = strings(o.Get("frozen"), "frozen");
+  options.passes_off = strings(o.Get("passesOff"), "passesOff");
+  return options;
+}
+
+backends::StepState to_step_state(const Napi::Object& o) {
+  backends::StepState s;
+  s.seed = bigint(o.Get("seed"), "seed");
+  s.step = static_cast<uint32_t>(integer(o, "step"));
+  s.lr = static_cast<float>(number(o, "lr"));
+  s.max_norm = static_cast<float>(number(o, "maxNorm"));
+  return s;
+}
+
+Napi::Function SessionHandle::define(Napi::Env env) {
+  return DefineClass(
+      env, "NativeSession",
+      {InstanceMethod<&SessionHandle::step>("step"), InstanceMethod<&SessionHandle::gradient>("gradient"),
+       InstanceMethod<&SessionHandle::slots>("slots"), InstanceMethod<&SessionHandle::get_slot>("getSlot"),
+       InstanceMethod<&SessionHandle::set_slot>("setSlot"), InstanceMethod<&SessionHandle::trains>("trains"),
+       InstanceMethod<&SessionHandle::cost>("cost"), InstanceMethod<&SessionHandle::text>("text"),
+       InstanceMethod<&SessionHandle::dispose>("dispose")});
+}
+
+SessionHandle::SessionHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<SessionHandle>(info) {}
+
+std::shared_ptr<SessionState> SessionHandle::state() const {
+  PANNS_CHECK(state_ != nullptr, "ERR_PANNS_DISPOSED", "session", "the training session was disposed of");
+  return state_;
+}
+
+Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto s = state();
+    const train::Session& session = *s->session;
+    const int64_t clips = session.clips();
+    Job job;
+    const FloatInput waveform(info[0], "waveform", clips * session.options().samples, job);
+    const FloatInput target(info[1], "target", clips * session.classes(), job);
+    std::optional<FloatInput> lambda;
+    if (session.options().mixup) lambda.emplace(info[2], "lambda", clips, job);
+    PANNS_CHECK(info[3].IsObject(), "ERR_PANNS_OPTION", "state", "expected an object");
+    const auto o = info[3].As<Napi::Object>();
+    const auto state = to_step_state(o);
+    const bool update = flag(o, "update");
+    auto result = std::make_shared<train::StepResult>();
+    job.work = [=](const std::atomic<bool>& cancel) {
+      *result = s->session->step(
+          {waveform.data(), target.data(), lambda ? lambda->data() : nullptr, state, update}, &cancel);
+      PANNS_CHECK(!result->cancelled, "ABORT_ERR", "", "the operation was aborted");
+    };
+    job.result = [result](Napi::Env env) -> Napi::Value {
+      auto r = Napi::Object::New(env);
+      r.Set("loss", result->loss);
+      r.Set("gradNorm", result->grad_norm);
+      return r;
+    };
+    return instance(info.Env()).compute->post(info.Env(), std::move(job));
+  });
+}
+
+Napi::Value SessionHandle::gradient(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto s = state();
+    const std::string name = info[0].ToString().Utf8Value();
+    auto values = std::make_shared<std::vector<float>>(s->model->parameters->entry(name).spec.shape.size());
+    return instance(info.Env()).compute->post(
+        info.Env(),
+        {[=](const auto&) { s->session->gradient(name, values->data(), static_cast<int64_t>(values->size())); },
+         [values](Napi::Env env) { return to_array(env, *values); }, {}});
+  });
+}
+
+Napi::Value SessionHandle::slots(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    auto list = Napi::Array::New(info.Env());
+    uint32_t i = 0;
+    for (const auto& name : state()->session->options().optimizer.slots()) list.Set(i++, name);
+    return list;
+  });
+}
+
+Napi::Value SessionHandle::get_slot(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto s = state();
+    const std::string slot = info[0].ToString().Utf8Value(), name = info[1].ToString().Utf8Value();
+    auto values = std::make_shared<std::vector<float>>(s->model->parameters->entry(name).spec.shape.size());
+    return instance(info.Env()).compute->post(
+        info.Env(), {[=](const auto&) {
+                       s->session->get_slot(slot, name, values->data(), static_cast<int64_t>(values->size()));
+                     },
+                     [values](Napi::Env env) { return to_array(env, *values); }, {}});
+  });
+}
+
+Napi::Value SessionHandle::set_slot(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto s = state();
+    const std::string slot = info[0].ToString().Utf8Value(), name = info[1].ToString().Utf8Value();
+    Job job;
+    const FloatInput values(info[2], name, s->model->parameters->entry(name).spec.shape.size(), job);
+    job.work = [=](const auto&) { s->session->set_slot(slot, name, values.data(), values.size()); };
+    return instance(info.Env()).compute->post(info.Env(), std::move(job));
+  });
+}
+
+Napi::Value SessionHandle::trains(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    return Napi::Boolean::New(info.Env(), state()->session->trains(info[0].ToString().Utf8Value()));
+  });
+}
+
+Napi::Value SessionHandle::cost(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    auto o = Napi::Object::New(info.Env());
+    o.Set("bytes", static_cast<double>(state()->session->bytes()));
+    o.Set("flops", state()->session->flops());
+    return o;
+  });
+}
+
+Napi::Value SessionHandle::text(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    return Napi::String::New(info.Env(), state()->session->text());
+  });
+}
+
+void SessionHandle::dispose(const Napi::CallbackInfo&) { state_.reset(); }
+
+Napi::Value create_session(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guarded(env, [&]() -> Napi::Value {
+    PANNS_CHECK(info[0].IsObject() && info[0].As<Napi::Object>().InstanceOf(instance(env).model.Value()),
+                "ERR_PANNS_OPTION", "session", "expected a model");
+    const auto state = std::make_shared<SessionState>();
+    state->model = ModelHandle::Unwrap(info[0].As<Napi::Object>())->state();
+    const graph::Spec spec = to_spec(info[1]);
+    const auto options = to_session_options(info[2]);
+    Job job;
+    job.work = [=](const auto&) {
+      state->session = std::make_unique<train::Session>(*state->model->device, *state->model->parameters,
+                                                        spec, options);
+    };
+    job.result = [=](Napi::Env e) -> Napi::Value {
+      const Napi::Object handle = instance(e).session.New({});
+      SessionHandle::Unwrap(handle)->adopt(state);
+      return handle;
+    };
+    return instance(env).compute->post(env, std::move(job));
+  });
+}
+
+}  // namespace panns::bindings

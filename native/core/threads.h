@@ -1,0 +1,63 @@
+// A small fork-join pool: the caller takes part, chunks are claimed dynamically, workers spin
+// briefly and then sleep (two busy-waiting pools on a shared machine would starve each other).
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace panns {
+
+class ThreadPool {
+ public:
+  // threads: how many run at once, the caller included; 0 means one per available core.
+  explicit ThreadPool(int threads = 0);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return size_; }
+
+  // Calls body(index, slot) for every index in [0, count), in any order; slot in [0, size())
+  // names the thread, for scratch memory. Returns when all are done; rethrows the first exception.
+  // Results must not depend on which slot ran an index: a reduction writes one partial per index
+  // and adds them in index order afterwards. Not reentrant: body must not call run on this pool.
+  template <typename Body>
+  void run(int64_t count, Body&& body) {
+    using B = std::remove_reference_t<Body>;
+    run_erased(
+        count, [](void* ctx, int64_t i, int slot) { (*static_cast<B*>(ctx))(i, slot); },
+        const_cast<void*>(static_cast<const void*>(&body)));
+  }
+
+ private:
+  using Fn = void (*)(void*, int64_t, int);
+  void run_erased(int64_t count, Fn fn, void* ctx);
+  void work(int slot);
+  void worker(int slot);
+
+  int size_;
+  std::vector<std::thread> threads_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::atomic<uint32_t> generation_{0};
+  std::atomic<int64_t> next_{0};
+  std::atomic<int> running_{0};
+  std::atomic<int> asleep_{0};
+  std::atomic<bool> stop_{false};
+  Fn fn_ = nullptr;
+  void* ctx_ = nullptr;
+  int64_t count_ = 0;
+  std::exception_ptr error_;
+  std::mutex error_mutex_;
+};
+
+// Cores this process may use (its affinity mask), at least 1.
+int available_cores();
+
+}  // namespace panns

@@ -1,0 +1,31 @@
+// Slaney's mel scale (Auditory Toolbox, 1998) and the filter bank on it: librosa's default, and so
+// the one inside the published PANNs checkpoints.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "frontend/logmel_config.h"
+
+namespace panns::frontend {
+
+// Linear up to 1 kHz (3 mel per 200 Hz), logarithmic above (27 mel per factor of 6.4).
+double hz_to_mel(double hz);
+double mel_to_hz(double mel);
+
+// Triangles over the bins of the DFT, stored without their zeros: filter m covers the bins
+// first[m] .. first[m] + count[m] - 1 with weights[offset[m] ..]. A filter narrower than the
+// spacing of the bins may hold none, and then its output is always silence.
+struct MelFilterBank {
+  int64_t bins = 0, mels = 0;
+  std::vector<int64_t> first, count, offset;  // one per filter
+  std::vector<double> weights;
+
+  // (bins, mels) row-major. Everything is float64 until this one rounding, as in the published
+  // tensor logmel_extractor.melW, which it equals bit for bit.
+  std::vector<float> dense() const;
+};
+
+MelFilterBank mel_filter_bank(const LogmelConfig& config);
+
+}  // namespace panns::frontend

@@ -1,0 +1,121 @@
+#include "graph/fuse.h"
+
+#include <algorithm>
+
+namespace panns::graph {
+namespace {
+
+using ops::Attrs;
+using ops::Op;
+
+bool is_avg_pool_2x2(const Attrs& attrs) {
+  const auto& p = ops::as<ops::PoolAttrs>(attrs);
+  return p.kind == ops::PoolKind::avg && p.kernel == ops::Pair{2, 2} &&
+         p.stride == ops::Pair{2, 2} && p.padding == ops::Pair{0, 0};
+}
+
+// A row: head followed by tail becomes head with an epilogue. The epilogue's order is fixed: relu,
+// pool, dropout; what came before decides what may follow.
+struct Row {
+  const char* name;
+  Op head, tail;
+  bool training;  // the mode the row is for: a fused forward needs its own backward
+  bool (*take)(Attrs& head, const Attrs& tail);
+};
+
+const Row kRows[] = {
+    {"conv+relu", Op::conv, Op::relu, false,
+     [](Attrs& head, const Attrs&) {
+       auto& a = std::get<ops::ConvAttrs>(head);
+       return !a.avg_pool_2x2 && !a.relu && (a.relu = true);
+     }},
+    {"conv+avg_pool_2x2", Op::conv, Op::pool, false,
+     [](Attrs& head, const Attrs& tail) {
+       auto& a = std::get<ops::ConvAttrs>(head);
+       return is_avg_pool_2x2(tail) && !a.avg_pool_2x2 && (a.avg_pool_2x2 = true);
+     }},
+    {"linear+relu", Op::linear, Op::relu, false,
+     [](Attrs& head, const Attrs&) {
+       auto& a = std::get<ops::LinearAttrs>(head);
+       return !a.relu && (a.relu = true);
+     }},
+    {"batch_norm+relu", Op::batch_norm, Op::relu, true,
+     [](Attrs& head, const Attrs&) {
+       auto& a = std::get<ops::BatchNormAttrs>(head);
+       return !a.relu && !a.avg_pool_2x2 && a.dropout.p == 0 && (a.relu = true);
+     }},
+    {"batch_norm+avg_pool_2x2", Op::batch_norm, Op::pool, true,
+     [](Attrs& head, const Attrs& tail) {
+       auto& a = std::get<ops::BatchNormAttrs>(head);
+       return is_avg_pool_2x2(tail) && !a.avg_pool_2x2 && a.dropout.p == 0 &&
+              (a.avg_pool_2x2 = true);
+     }},
+    {"batch_norm+dropout", Op::batch_norm, Op::dropout, true,
+     [](Attrs& head, const Attrs& tail) {
+       auto& a = std::get<ops::BatchNormAttrs>(head);
+       if (a.dropout.p != 0) return false;
+       a.dropout = ops::as<ops::DropoutAttrs>(tail);
+       return true;
+     }},
+};
+
+}  // namespace
+
+backends::NodeSpec node_spec(const Graph& g, const Node& n) {
+  backends::NodeSpec spec{n.op, n.attrs, {}, {}, n.path};
+  for (ValueId v : n.in) spec.in.push_back(g.spec(v));
+  for (ValueId v : n.out) spec.out.push_back(g.spec(v));
+  return spec;
+}
+
+std::vector<std::string> fusion_names() {
+  std::vector<std::string> names;
+  for (const Row& row : kRows) names.push_back(row.name);
+  return names;
+}
+
+int fuse(Graph& g, const backends::Device& device, const std::vector<std::string>& off) {
+  auto uses = g.uses();
+  std::map<ValueId, Node*> maker;
+  std::map<ValueId, ValueId> replaced;
+  std::vector<bool> gone(g.nodes.size(), false);
+  int taken = 0;
+  for (size_t i = 0; i < g.nodes.size(); ++i) {
+    Node& n = g.nodes[i];
+    for (ValueId& v : n.in) {
+      if (replaced.count(v)) v = replaced[v];
+    }
+    const auto head = n.in.empty() ? maker.end() : maker.find(n.in[0]);
+    if (head != maker.end() && uses[static_cast<size_t>(n.in[0])] == 1) {
+      Node& h = *head->second;
+      for (const Row& row : kRows) {
+        if (row.head != h.op || row.tail != n.op || row.training != g.training) continue;
+        if (std::find(off.begin(), off.end(), row.name) != off.end()) continue;
+        backends::NodeSpec fused = node_spec(g, h);
+        if (!row.take(fused.attrs, n.attrs)) continue;
+        fused.out[0] = g.spec(n.out[0]);
+        if (!device.supports(fused)) continue;
+        h.attrs = fused.attrs;
+        replaced[n.out[0]] = h.out[0];
+        uses[static_cast<size_t>(h.out[0])] = uses[static_cast<size_t>(n.out[0])];
+        g.values[static_cast<size_t>(h.out[0])].spec = fused.out[0];
+        gone[i] = true;
+        ++taken;
+        break;
+      }
+    }
+    // The head's output now stands for the tail's, whose readers it inherits.
+    if (!gone[i] && !n.out.empty()) maker[n.out[0]] = &n;
+  }
+  for (auto& [name, v] : g.outputs) {
+    if (replaced.count(v)) v = replaced[v];
+  }
+  std::vector<Node> kept;
+  for (size_t i = 0; i < g.nodes.size(); ++i) {
+    if (!gone[i]) kept.push_back(std::move(g.nodes[i]));
+  }
+  g.nodes = std::move(kept);
+  return taken;
+}
+
+}  // namespace panns::graph

@@ -1,0 +1,97 @@
+#include "graph/program.h"
+
+#include <algorithm>
+
+#include "graph/fuse.h"
+
+namespace panns::graph {
+
+Program::Program(Graph graph, backends::Device& device, const std::vector<void*>& bound,
+                 Options options)
+    : graph_(std::move(graph)), device_(device), options_(options), address_(bound) {
+  graph_.verify();
+  address_.resize(graph_.values.size(), nullptr);
+  std::vector<bool> elsewhere(graph_.values.size());
+  for (size_t v = 0; v < elsewhere.size(); ++v) {
+    elsewhere[v] = address_[v] != nullptr || graph_.values[v].kind == Kind::parameter ||
+                   graph_.values[v].kind == Kind::buffer;
+  }
+  plan_ = plan(graph_, device.alignment(),
+               [&](const ops::TensorSpec& s) { return device.bytes(s); }, elsewhere,
+               options.reuse_memory);
+  for (const Node& n : graph_.nodes) {
+    const auto spec = node_spec(graph_, n);
+    Step step{device.kernel(spec), {}, n.constant};
+    workspace_ = std::max(workspace_, step.kernel->workspace());
+    if (ops::def(n.op).cost != nullptr) flops_ += ops::def(n.op).cost(n.attrs, spec.in, spec.out).flops;
+    steps_.push_back(std::move(step));
+  }
+  workspace_ = (workspace_ + device.alignment() - 1) / device.alignment() * device.alignment();
+  arena_ = device.allocate(std::max<size_t>(plan_.arena_bytes + workspace_, device.alignment()));
+  state_ = device.allocate(sizeof(backends::StepState));
+  for (size_t v = 0; v < address_.size(); ++v) {
+    if (plan_.offset[v] != Plan::kNowhere) address_[v] = arena_->data() + plan_.offset[v];
+  }
+  const auto uses = graph_.uses();
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    backends::Args& args = steps_[i].args;
+    const Node& n = graph_.nodes[i];
+    for (ValueId v : n.in) args.in.push_back(address(v));
+    for (ValueId v : n.out) {
+      args.out.push_back(uses[static_cast<size_t>(v)] > 0 ? address(v) : nullptr);
+    }
+    args.workspace = arena_->data() + plan_.arena_bytes;
+    args.state = reinterpret_cast<backends::StepState*>(state_->data());
+  }
+}
+
+void Program::refresh(backends::Stream& stream) {
+  for (Step& s : steps_) {
+    if (s.constant) s.kernel->enqueue(stream, s.args);
+    s.kernel->prepare(stream, s.args);
+  }
+}
+
+bool Program::run(backends::Stream& stream, const backends::StepState& state,
+                  const std::atomic<bool>* cancel) {
+  stream.upload(state_->data(), &state, sizeof(state));
+  if (recording_ != nullptr) {
+    stream.launch(*recording_);
+    return true;
+  }
+  if (options_.capture) stream.begin_capture();
+  for (Step& s : steps_) {
+    if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) return false;
+    if (!s.constant) s.kernel->enqueue(stream, s.args);
+  }
+  if (options_.capture) {
+    recording_ = stream.end_capture();
+    if (recording_ != nullptr) stream.launch(*recording_);
+  }
+  return true;
+}
+
+backends::StepState Program::read_state(backends::Stream& stream) {
+  backends::StepState state;
+  stream.download(&state, state_->data(), sizeof(state));
+  stream.synchronize();
+  return state;
+}
+
+ValueId Program::input(const std::string& name) const {
+  const auto uses = graph_.uses();
+  for (size_t v = 0; v < graph_.values.size(); ++v) {
+    if (graph_.values[v].kind == Kind::input && graph_.values[v].name == name && uses[v] > 0) {
+      return static_cast<ValueId>(v);
+    }
+  }
+  return kNoValue;
+}
+
+ValueId Program::output(const std::string& name) const {
+  const auto it = graph_.outputs.find(name);
+  PANNS_CHECK(it != graph_.outputs.end(), "ERR_PANNS_SPEC", name, "the program has no such output");
+  return it->second;
+}
+
+}  // namespace panns::graph

@@ -1,0 +1,65 @@
+// A graph compiled for one device: every value has an address, every node a kernel.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backends/backend.h"
+#include "graph/graph.h"
+#include "graph/plan.h"
+
+namespace panns::graph {
+
+class Program {
+ public:
+  struct Options {
+    bool reuse_memory = true;  // the plan pass
+    bool capture = true;       // record the run once and replay it, where the device can
+  };
+
+  // `bound` gives the addresses of values that live outside the arena, null for the others.
+  // Throws ERR_PANNS_OUT_OF_MEMORY with what the plan needs.
+  Program(Graph graph, backends::Device& device, const std::vector<void*>& bound, Options options);
+
+  // Constant nodes and kernels' own forms of frozen weights; call when the parameters changed.
+  void refresh(backends::Stream& stream);
+  // Uploads the state and runs all nodes. Returns false if `cancel` became true on the way (the
+  // results are then undefined); checked between nodes where the device does not capture.
+  bool run(backends::Stream& stream, const backends::StepState& state,
+           const std::atomic<bool>* cancel = nullptr);
+  // The state as the last run left it (gradient norm).
+  backends::StepState read_state(backends::Stream& stream);
+
+  const Graph& graph() const { return graph_; }
+  void* address(ValueId v) const { return address_[static_cast<size_t>(v)]; }
+  // The value of that name among inputs; kNoValue if the graph does not read it.
+  ValueId input(const std::string& name) const;
+  ValueId output(const std::string& name) const;
+  // Bytes of the arena, scratch memory included.
+  size_t bytes() const { return plan_.arena_bytes + workspace_; }
+  double flops() const { return flops_; }
+  // The graph with each value's place and size, each node's work, and the totals.
+  std::string text() const;
+
+ private:
+  struct Step {
+    std::unique_ptr<backends::Kernel> kernel;
+    backends::Args args;
+    bool constant;
+  };
+
+  Graph graph_;
+  backends::Device& device_;
+  Options options_;
+  Plan plan_;
+  std::vector<void*> address_;
+  size_t workspace_ = 0;
+  double flops_ = 0;
+  std::unique_ptr<backends::Memory> arena_, state_;
+  std::vector<Step> steps_;
+  std::unique_ptr<backends::Recording> recording_;
+};
+
+}  // namespace panns::graph

@@ -1,0 +1,62 @@
+// Elementwise ops and softmax. Backward reads the output, which forward keeps anyway.
+#include "ops/op.h"
+
+namespace panns::ops {
+namespace {
+
+Specs same(const Attrs&, const Specs& in, const std::string&) { return {in[0]}; }
+
+Attrs no_attrs(AttrMap& map) { return NoAttrs::parse(map); }
+
+}  // namespace
+
+const OpDef relu_def = {
+    .name = "relu",
+    .infer = same,
+    .grad = [](GradContext& g) {
+      g.add(0, g.emit(Op::relu_backward, NoAttrs{}, {g.output(0), g.grad()})[0]);
+    },
+    .parse = no_attrs,
+};
+const OpDef relu_backward_def = {.name = "relu_backward", .infer = same};
+
+const OpDef sigmoid_def = {
+    .name = "sigmoid",
+    .infer = [](const Attrs&, const Specs& in, const std::string& where) -> Specs {
+      expect_dense(in[0], 2, where);
+      return {in[0]};
+    },
+    .grad = [](GradContext& g) {
+      g.add(0, g.emit(Op::sigmoid_backward, NoAttrs{}, {g.output(0), g.grad()})[0]);
+    },
+    .parse = no_attrs,
+};
+const OpDef sigmoid_backward_def = {.name = "sigmoid_backward", .infer = same};
+
+// Over the last dimension of (N, K). Training goes through cross_entropy on the logits instead.
+const OpDef softmax_def = {
+    .name = "softmax",
+    .infer = [](const Attrs&, const Specs& in, const std::string& where) -> Specs {
+      expect_dense(in[0], 2, where);
+      return {in[0]};
+    },
+    .parse = no_attrs,
+};
+
+const OpDef add_def = {
+    .name = "add",
+    .infer = [](const Attrs&, const Specs& in, const std::string& where) -> Specs {
+      PANNS_CHECK(in[0].shape == in[1].shape, "ERR_PANNS_SHAPE", where,
+                  "expected two tensors of one shape, got ", in[0].shape, " and ", in[1].shape);
+      return {in[0]};
+    },
+    .grad = [](GradContext& g) {
+      for (int i = 0; i < 2; ++i) {
+        if (g.wants(i)) g.add(i, g.grad());
+      }
+    },
+    .parse = no_attrs,
+    .inputs = 2,
+};
+
+}  // namespace panns::ops

@@ -1,0 +1,130 @@
+// What an op needs to know beyond its inputs. Every struct prints itself for the graph dump, and
+// those that a spec may name read themselves from an AttrMap.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <variant>
+
+#include "ops/attr_map.h"
+
+namespace panns::ops {
+
+using Pair = std::array<int64_t, 2>;  // (time, frequency)
+
+struct NoAttrs {
+  static NoAttrs parse(AttrMap&) { return {}; }
+  std::string text() const { return ""; }
+};
+
+struct LogmelAttrs {
+  int64_t sample_rate = 32000, window_size = 1024, hop_size = 320, mel_bins = 64;
+  double fmin = 50, fmax = 14000;
+  static LogmelAttrs parse(AttrMap& map);
+  std::string text() const;
+};
+
+enum class Axis : uint8_t { channel, time, freq };
+
+enum class PoolKind : uint8_t { avg, max, avg_max };  // avg_max is the sum of both, as in PANNs
+
+struct PoolAttrs {
+  PoolKind kind = PoolKind::avg;
+  Pair kernel{1, 1}, stride{1, 1}, padding{0, 0};
+  static PoolAttrs parse(AttrMap& map);
+  std::string text() const;
+};
+
+struct DropoutAttrs {
+  float p = 0;
+  // Names the mask: the spec's node number, so that backward and every fused form draw the same.
+  int32_t mask = 0;
+  static DropoutAttrs parse(AttrMap& map);
+  std::string text() const;
+};
+
+// Normalises over axis; in training by the batch's own statistics, which also move the running
+// ones: running = (1 - momentum) * running + momentum * batch. The epilogue is set by fusion only.
+struct BatchNormAttrs {
+  Axis axis = Axis::channel;
+  float eps = 1e-5f, momentum = 0.1f;
+  bool training = false;
+  bool zero_gamma = false;  // initialise gamma to 0: the last norm of a residual branch
+  // epilogue: y = dropout(avg_pool_2x2(relu(norm(x))))
+  bool relu = false, avg_pool_2x2 = false;
+  DropoutAttrs dropout{};
+  static BatchNormAttrs parse(AttrMap& map);
+  std::string text() const;
+};
+
+struct FoldAttrs {
+  float eps = 1e-5f;
+  static FoldAttrs parse(AttrMap&) { return {}; }
+  std::string text() const { return ""; }
+};
+
+// Two stripes of time and two of frequency are blanked per clip; widths are drawn from [0, width).
+struct SpecAugmentAttrs {
+  int64_t time_width = 64, freq_width = 8;
+  int32_t mask = 0;
+  static SpecAugmentAttrs parse(AttrMap& map);
+  std::string text() const;
+};
+
+struct ConvAttrs {
+  int64_t out_channels = 0;
+  Pair kernel{1, 1}, stride{1, 1}, padding{0, 0}, dilation{1, 1};
+  int64_t groups = 1;
+  bool bias = false;
+  // epilogue, set by fusion only: y = avg_pool_2x2(relu(conv(x) + bias))
+  bool relu = false, avg_pool_2x2 = false;
+  // The weight does not change between calls, so a backend may keep it in a form of its own.
+  bool frozen = false;
+  // backward_data needs the extent of the input it restores.
+  Pair in_extent{0, 0};
+  int64_t in_channels = 0;
+  static ConvAttrs parse(AttrMap& map);
+  std::string text() const;
+};
+
+enum class ReduceKind : uint8_t { mean, max, max_mean };  // max_mean is max + mean: the PANNs head
+
+// freq: (N, C, T, F) to (N, C, T, 1). time: (N, C, T, 1) to (N, C).
+struct ReduceAttrs {
+  Axis axis = Axis::freq;
+  ReduceKind kind = ReduceKind::mean;
+  static ReduceAttrs parse(AttrMap& map);
+  std::string text() const;
+};
+
+struct LinearAttrs {
+  int64_t out_features = 0;
+  bool bias = true;
+  bool relu = false;  // set by fusion only
+  static LinearAttrs parse(AttrMap& map);
+  std::string text() const;
+};
+
+// torch.optim.Adam; weight_decay is added to the gradient, or decoupled as in AdamW.
+struct AdamAttrs {
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
+  bool amsgrad = false, decoupled = false;
+  static AdamAttrs parse(AttrMap& map);
+  std::string text() const;
+};
+
+struct SgdAttrs {
+  double momentum = 0, weight_decay = 0;
+  bool nesterov = false;
+  static SgdAttrs parse(AttrMap& map);
+  std::string text() const;
+};
+
+using Attrs = std::variant<NoAttrs, LogmelAttrs, BatchNormAttrs, FoldAttrs, SpecAugmentAttrs,
+                           ConvAttrs, PoolAttrs, DropoutAttrs, ReduceAttrs, LinearAttrs, AdamAttrs,
+                           SgdAttrs>;
+
+std::string text(const Attrs& attrs);
+
+}  // namespace panns::ops

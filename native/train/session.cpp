@@ -1,0 +1,229 @@
+#include "train/session.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "graph/fuse.h"
+
+namespace panns::train {
+namespace {
+
+using graph::Graph;
+using graph::Kind;
+using graph::ValueId;
+using ops::Op;
+
+bool off(const SessionOptions& o, const std::string& pass) {
+  return std::find(o.passes_off.begin(), o.passes_off.end(), pass) != o.passes_off.end();
+}
+
+bool starts_with(const std::string& s, const std::string& prefix) {
+  return s.compare(0, prefix.size(), prefix) == 0;
+}
+
+// The loss on the output it is defined for, with mixed targets where clips are mixed.
+ValueId add_loss(Graph& g, const SessionOptions& o) {
+  const bool bce = o.loss == "bce";
+  PANNS_CHECK(bce || o.loss == "cross_entropy", "ERR_PANNS_OPTION", "loss",
+              "expected 'bce' or 'cross_entropy', got '", o.loss, "'");
+  const std::string name = bce ? "clipwise_output" : "logits";
+  const auto it = g.outputs.find(name);
+  PANNS_CHECK(it != g.outputs.end(), "ERR_PANNS_SPEC", "loss", "expected the model to have the output '",
+              name, "', which ", o.loss, " is computed on");
+  const Shape y = g.spec(it->second).shape;
+  ValueId target = g.add_value(
+      {"target", {Shape{y[0] * (o.mixup ? 2 : 1), y[1]}, ops::Form::dense}, Kind::input});
+  if (o.mixup) {
+    ValueId lambda = graph::kNoValue;
+    for (size_t v = 0; v < g.values.size(); ++v) {
+      if (g.values[v].name == "mixup_lambda") lambda = static_cast<ValueId>(v);
+    }
+    target = g.add_node(Op::mixup, ops::NoAttrs{}, "target", {target, lambda}).out[0];
+  }
+  return g.add_node(bce ? Op::bce : Op::cross_entropy, ops::NoAttrs{}, "loss", {it->second, target}).out[0];
+}
+
+}  // namespace
+
+std::vector<std::string> Optimizer::slots() const {
+  if (const auto* adam = std::get_if<ops::AdamAttrs>(&attrs)) {
+    return adam->amsgrad ? std::vector<std::string>{"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
+                         : std::vector<std::string>{"exp_avg", "exp_avg_sq"};
+  }
+  return std::get<ops::SgdAttrs>(attrs).momentum > 0 ? std::vector<std::string>{"momentum_buffer"}
+                                                     : std::vector<std::string>{};
+}
+
+Session::Session(backends::Device& device, graph::Parameters& parameters, const graph::Spec& spec,
+                 const SessionOptions& options)
+    : device_(device), parameters_(parameters), options_(options),
+      clips_(options.batch * (options.mixup ? 2 : 1)) {
+  Graph g = graph::parse(spec, {options.batch, options.samples, true, options.mixup});
+  const ValueId loss = add_loss(g, options);
+  classes_ = g.spec(g.nodes.back().in[0]).shape[1];
+  const ValueId predictions = g.nodes.back().in[0];
+  PANNS_CHECK(g.spec(predictions).shape[0] == options.batch, "ERR_PANNS_SPEC", spec.name,
+              "expected ", options.batch, " rows of predictions, got ", g.spec(predictions).shape,
+              options.mixup ? "; does the model mix its clips?" : "");
+  g.outputs = {{"loss", loss}};
+  if (!off(options, "fuse")) graph::fuse(g, device, options.passes_off);
+
+  // By entry of Parameters and by value of the graph.
+  trainable_.assign(parameters.entries().size(), false);
+  std::vector<bool> wanted(g.values.size(), false);
+  std::map<std::string, ValueId> value_of;
+  for (size_t v = 0; v < g.values.size(); ++v) {
+    if (g.values[v].kind == Kind::parameter || g.values[v].kind == Kind::buffer) {
+      value_of[g.values[v].name] = static_cast<ValueId>(v);
+    }
+  }
+  for (size_t i = 0; i < parameters.entries().size(); ++i) {
+    const auto& e = parameters.entries()[i];
+    const bool frozen = std::any_of(options.frozen.begin(), options.frozen.end(),
+                                    [&](const std::string& p) { return starts_with(e.name, p); });
+    const auto it = value_of.find(e.name);
+    if (it == value_of.end() || !e.trainable || frozen) continue;
+    wanted[static_cast<size_t>(it->second)] = true;
+  }
+  graph::autodiff(g, loss, wanted);
+  if (!off(options, "prune")) graph::prune(g);
+
+  gradients_ = device.allocate(parameters.trainable_bytes());
+  std::vector<void*> bound(g.values.size(), nullptr);
+  for (size_t i = 0; i < parameters.entries().size(); ++i) {
+    const auto& e = parameters.entries()[i];
+    const auto it = value_of.find(e.name);
+    if (it == value_of.end()) continue;
+    bound[static_cast<size_t>(it->second)] = parameters.address(e);
+    const auto grad = g.gradients.find(it->second);
+    if (grad == g.gradients.end()) continue;
+    trainable_[i] = true;
+    bound[static_cast<size_t>(grad->second)] = gradients_->data() + e.offset;
+  }
+  for (size_t i = 0; i < options.optimizer.slots().size(); ++i) {
+    slots_.push_back(device.allocate(parameters.trainable_bytes()));
+  }
+  graph::Program::Options program;
+  program.reuse_memory = !off(options, "plan");
+  forward_backward_ = std::make_unique<graph::Program>(std::move(g), device, bound, program);
+
+  // The optimizer's graph: parameters that train and lie side by side are one flat array.
+  Graph u;
+  std::vector<void*> addresses;
+  const auto flat = [&](const std::string& name, std::byte* base, size_t begin, size_t end) {
+    addresses.push_back(base + begin);
+    return u.add_value({name, {Shape{static_cast<int64_t>((end - begin) / sizeof(float))}, ops::Form::dense},
+                        Kind::buffer});
+  };
+  std::vector<ValueId> gradients;
+  std::vector<std::pair<size_t, size_t>> runs;
+  for (size_t i = 0; i < trainable_.size(); ++i) {
+    if (!trainable_[i]) continue;
+    const auto& e = parameters.entries()[i];
+    if (!runs.empty() && runs.back().second == e.offset) {
+      runs.back().second += e.bytes;
+    } else {
+      runs.emplace_back(e.offset, e.offset + e.bytes);
+    }
+  }
+  for (const auto& [begin, end] : runs) gradients.push_back(flat("gradients", gradients_->data(), begin, end));
+  u.add_node(Op::grad_norm, ops::NoAttrs{}, "clip", gradients);
+  for (size_t r = 0; r < runs.size(); ++r) {
+    const auto [begin, end] = runs[r];
+    std::vector<ValueId> in{flat("parameters", parameters.data(), begin, end), gradients[r]};
+    for (size_t k = 0; k < slots_.size(); ++k) {
+      in.push_back(flat(options.optimizer.slots()[k], slots_[k]->data(), begin, end));
+    }
+    if (const auto* adam = std::get_if<ops::AdamAttrs>(&options.optimizer.attrs)) {
+      u.add_node(Op::adam, *adam, "optimizer", in);
+    } else {
+      u.add_node(Op::sgd, std::get<ops::SgdAttrs>(options.optimizer.attrs), "optimizer", in);
+    }
+  }
+  update_ = std::make_unique<graph::Program>(std::move(u), device, addresses, program);
+  forward_backward_->refresh(parameters.stream());
+  update_->refresh(parameters.stream());
+}
+
+StepResult Session::step(const StepInput& input, const std::atomic<bool>* cancel) {
+  backends::Stream& stream = parameters_.stream();
+  graph::Program& p = *forward_backward_;
+  const auto upload = [&](const char* name, const float* values) {
+    const ValueId v = p.input(name);
+    if (v == graph::kNoValue) return;
+    PANNS_CHECK(values != nullptr, "ERR_PANNS_SHAPE", name, "expected values, got none");
+    stream.upload(p.address(v), values,
+                  static_cast<size_t>(p.graph().spec(v).shape.size()) * sizeof(float));
+  };
+  upload("waveform", input.waveform);
+  upload("target", input.target);
+  upload("mixup_lambda", input.mixup_lambda);
+  StepResult result;
+  if (!p.run(stream, input.state, cancel)) {
+    result.cancelled = true;
+    return result;
+  }
+  stream.download(&result.loss, p.address(p.output("loss")), sizeof(float));
+  stream.synchronize();
+  PANNS_CHECK(std::isfinite(result.loss), "ERR_PANNS_NAN", "loss", "expected a finite loss, got ",
+              result.loss, " at step ", input.state.step,
+              "; a lower learning rate, gradient clipping or a check of the input may help");
+  if (!input.update) return result;
+  // Never left half done: a cancelled step has either updated everything or nothing.
+  update_->run(stream, input.state);
+  if (input.state.max_norm > 0) result.grad_norm = update_->read_state(stream).grad_norm;
+  stream.synchronize();
+  parameters_.touch();
+  return result;
+}
+
+void Session::gradient(const std::string& parameter, float* values, int64_t count) const {
+  const auto& e = parameters_.entry(parameter);
+  PANNS_CHECK(trains(parameter), "ERR_PANNS_SPEC", parameter, "this parameter does not train");
+  PANNS_CHECK(count == e.spec.shape.size(), "ERR_PANNS_SHAPE", parameter, "expected room for ",
+              e.spec.shape.size(), " values, got ", count);
+  device_.export_value(parameters_.stream(), e.spec, gradients_->data() + e.offset, values);
+  parameters_.stream().synchronize();
+}
+
+size_t Session::slot_index(const std::string& slot) const {
+  const auto names = options_.optimizer.slots();
+  const auto it = std::find(names.begin(), names.end(), slot);
+  PANNS_CHECK(it != names.end(), "ERR_PANNS_CHECKPOINT", slot,
+              "the optimizer keeps no state of this name");
+  return static_cast<size_t>(it - names.begin());
+}
+
+void Session::get_slot(const std::string& slot, const std::string& parameter, float* values,
+                       int64_t count) const {
+  const auto& e = parameters_.entry(parameter);
+  PANNS_CHECK(count == e.spec.shape.size(), "ERR_PANNS_SHAPE", parameter, "expected room for ",
+              e.spec.shape.size(), " values, got ", count);
+  device_.export_value(parameters_.stream(), e.spec, slots_[slot_index(slot)]->data() + e.offset, values);
+  parameters_.stream().synchronize();
+}
+
+void Session::set_slot(const std::string& slot, const std::string& parameter, const float* values,
+                       int64_t count) {
+  const auto& e = parameters_.entry(parameter);
+  PANNS_CHECK(count == e.spec.shape.size(), "ERR_PANNS_SHAPE", parameter, "expected ",
+              e.spec.shape.size(), " values, got ", count);
+  device_.import_value(parameters_.stream(), e.spec, values, slots_[slot_index(slot)]->data() + e.offset);
+  parameters_.stream().synchronize();
+}
+
+bool Session::trains(const std::string& parameter) const {
+  for (size_t i = 0; i < trainable_.size(); ++i) {
+    if (parameters_.entries()[i].name == parameter) return trainable_[i];
+  }
+  return false;
+}
+
+size_t Session::bytes() const {
+  return forward_backward_->bytes() + update_->bytes() + gradients_->bytes() +
+         slots_.size() * parameters_.trainable_bytes();
+}
+
+std::string Session::text() const { return forward_backward_->text() + update_->text(); }
+
+}  // namespace panns::train

@@ -1,0 +1,81 @@
+// One training step as one program: forward, loss, backward, optimizer.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "graph/parameters.h"
+#include "graph/program.h"
+
+namespace panns::train {
+
+struct Optimizer {
+  std::variant<ops::AdamAttrs, ops::SgdAttrs> attrs;
+  // State arrays beside each parameter: Adam's m, v (and v_max), SGD's momentum.
+  std::vector<std::string> slots() const;
+};
+
+struct SessionOptions {
+  int64_t batch = 32, samples = 0;
+  bool mixup = false;
+  std::string loss = "bce";          // on the output clipwise_output; cross_entropy on logits
+  Optimizer optimizer{ops::AdamAttrs{}};
+  std::vector<std::string> frozen;   // parameters whose name starts with one of these do not train
+  std::vector<std::string> passes_off;  // "fuse", "prune", "plan", or a row of the fusion table
+};
+
+struct StepInput {
+  const float* waveform;      // (batch, samples), twice the batch with mixup
+  const float* target;        // (batch, classes), likewise
+  const float* mixup_lambda;  // (2 * batch), null without mixup
+  backends::StepState state;
+  bool update = true;         // false: gradients only
+};
+
+struct StepResult {
+  float loss = 0;
+  float grad_norm = 0;  // 0 without clipping
+  bool cancelled = false;
+};
+
+class Session {
+ public:
+  Session(backends::Device& device, graph::Parameters& parameters, const graph::Spec& spec,
+          const SessionOptions& options);
+
+  // Throws ERR_PANNS_NAN if the loss is not finite; the parameters are then still those before.
+  StepResult step(const StepInput& input, const std::atomic<bool>* cancel = nullptr);
+
+  // Gradients of the last step and optimizer state, in logical order.
+  void gradient(const std::string& parameter, float* values, int64_t count) const;
+  void get_slot(const std::string& slot, const std::string& parameter, float* values, int64_t count) const;
+  void set_slot(const std::string& slot, const std::string& parameter, const float* values, int64_t count);
+  bool trains(const std::string& parameter) const;
+
+  int64_t clips() const { return clips_; }
+  int64_t classes() const { return classes_; }
+  const SessionOptions& options() const { return options_; }
+  size_t bytes() const;  // device memory beside the parameters
+  double flops() const { return forward_backward_->flops(); }
+  std::string text() const;
+
+ private:
+  size_t slot_index(const std::string& slot) const;
+
+  backends::Device& device_;
+  graph::Parameters& parameters_;
+  SessionOptions options_;
+  int64_t clips_, classes_ = 0;
+  std::vector<bool> trainable_;  // by entry
+  std::unique_ptr<backends::Memory> gradients_;
+  std::vector<std::unique_ptr<backends::Memory>> slots_;
+  // Two programs, so that a step can stop between gradients and update (a NaN loss, a gradient
+  // check); on a capturing device both are replayed back to back.
+  std::unique_ptr<graph::Program> forward_backward_, update_;
+};
+
+}  // namespace panns::train

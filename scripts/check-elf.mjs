@@ -1,0 +1,75 @@
+#!/usr/bin/env node
+// Checks what a Linux binary asks of the system it is shipped to, and what it shows to others.
+//
+//   node scripts/check-elf.mjs <file or folder> ...
+import { readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { read } from './steps.mjs';
+
+// Ubuntu 22.04, Debian 12, RHEL 9 and Amazon Linux 2023 have it or a newer one.
+const glibcFloor = '2.34';
+const neededLibraries = ['libc.so.6', 'libm.so.6', 'libgcc_s.so.1', 'ld-linux-x86-64.so.2'];
+const exportedSymbols = ['napi_register_module_v1', 'node_api_module_get_api_version_v1'];
+
+function newer(a, b) {
+  return a.localeCompare(b, 'en', { numeric: true }) > 0;
+}
+
+/** What is wrong with one binary, as `readelf -dW` and `readelf --dyn-syms -W` describe it. */
+export function faults(dynamic, symbols) {
+  const found = [];
+  for (const [, library] of dynamic.matchAll(/\(NEEDED\).*\[(.+)\]/g)) {
+    if (!neededLibraries.includes(library)) found.push(`needs ${library}`);
+  }
+  for (const line of symbols.split('\n')) {
+    // Num: Value Size Type Bind Vis Ndx Name[@version]
+    const [, , , type, , , section, name = ''] = line.trim().split(/\s+/);
+    if (!name || type === 'SECTION') continue;
+    const [symbol, version = ''] = name.split(/@+/);
+    if (section !== 'UND') {
+      if (section !== 'ABS' && /^\d+$/.test(section) && !exportedSymbols.includes(symbol)) {
+        found.push(`exports ${symbol}`);
+      }
+    } else if (/^(GLIBCXX|CXXABI)_/.test(version)) {
+      found.push(`takes ${symbol} from the system's libstdc++ (${version})`);
+    } else if (version.startsWith('GLIBC_') && newer(version.slice(6), glibcFloor)) {
+      found.push(`takes ${symbol} from ${version}; the floor is ${glibcFloor}`);
+    }
+  }
+  for (const symbol of exportedSymbols) {
+    if (!new RegExp(`\\s\\d+\\s+${symbol}(@|$)`, 'm').test(symbols)) {
+      found.push(`does not export ${symbol}`);
+    }
+  }
+  return [...new Set(found)];
+}
+
+function binaries(path) {
+  if (statSync(path).isFile()) return [path];
+  return readdirSync(path, { recursive: true })
+    .filter((name) => name.endsWith('.node'))
+    .map((name) => join(path, name));
+}
+
+function main() {
+  const paths = process.argv.slice(2).flatMap(binaries);
+  if (paths.length === 0) {
+    console.log('check-elf: no .node file to check');
+    return 1;
+  }
+  let wrong = 0;
+  for (const path of paths) {
+    const dynamic = read('readelf', ['-dW', path]);
+    const symbols = read('readelf', ['--dyn-syms', '-W', path]);
+    const found =
+      dynamic === undefined || symbols === undefined
+        ? ['readelf (Debian: binutils) cannot read it']
+        : faults(dynamic, symbols);
+    console.log(`${path}: ${found.length === 0 ? 'ok' : found.join('\n  ')}`);
+    wrong += found.length;
+  }
+  return wrong === 0 ? 0 : 1;
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) process.exitCode = main();

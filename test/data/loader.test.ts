@@ -1,0 +1,326 @@
+import t from 'tap';
+import { fromInt16, toInt16 } from '../../lib/audio/int16.js';
+import type { Clip } from '../../lib/data/dataset.js';
+import {
+  type Batch,
+  createBatchLoader,
+  type DecodeRequest,
+  type LoaderOptions,
+} from '../../lib/data/loader.js';
+import { createRandom } from '../../lib/data/random.js';
+import { balancedSampler, sequentialSampler, uniformSampler } from '../../lib/data/sampler.js';
+import { PannsError } from '../../lib/errors.js';
+import { freshSeed } from './fresh_seed.js';
+
+const S = 50;
+const K = 4;
+
+/** Clips of every length around S, each with its own samples, and a decoder that counts its work. */
+function fixture(count: number, seed: number) {
+  const random = createRandom(seed);
+  const clips: Clip[] = Array.from({ length: count }, (_, i) => ({
+    id: `clip${i}`,
+    path: `/audio/${i}.wav`,
+    labels: i % 5 === 0 ? [i % K, (i + 1) % K].sort() : [i % K],
+  }));
+  const audio = new Map(
+    clips.map(({ path }) => {
+      const length = 1 + random.integer(2 * S);
+      return [path, new Float32Array(length).map(() => random.between(-1.2, 1.2))];
+    }),
+  );
+  const asked: DecodeRequest[] = [];
+  const decode = async (requests: readonly DecodeRequest[]) => {
+    asked.push(...requests);
+    // Some batches take longer than others.
+    const ticks = Math.floor(Math.random() * 4);
+    for (let i = 0; i < ticks; i++) await new Promise(setImmediate);
+    return requests.map(({ path }) => audio.get(path) ?? new Error('no such file'));
+  };
+  const options = (over: Partial<LoaderOptions> = {}): LoaderOptions => ({
+    clips,
+    classes: K,
+    samplesPerClip: S,
+    sampleRate: 8000,
+    decode,
+    sampler: uniformSampler(count, seed),
+    batchSize: 6,
+    ...over,
+  });
+  return { clips, audio, asked, decode, options };
+}
+
+async function take(loader: AsyncIterator<Batch>, count: number): Promise<Batch[]> {
+  const batches: Batch[] = [];
+  while (batches.length < count) {
+    const { done, value } = await loader.next();
+    if (done) break;
+    batches.push(value);
+  }
+  return batches;
+}
+
+const essence = (batches: Batch[]) =>
+  batches.map(({ waveform, target, lambda, indices }) => ({ waveform, target, lambda, indices }));
+
+t.test('a batch holds what its clips hold, cut or padded, through int16', async (t) => {
+  const { clips, audio, options } = fixture(11, freshSeed(t));
+  const batches = await take(createBatchLoader(options({ sampler: sequentialSampler(11) })), 9);
+  t.same(
+    batches.map(({ indices }) => indices.length),
+    [6, 5],
+    'the last batch is what is left',
+  );
+  t.same(
+    batches.flatMap(({ indices }) => indices),
+    [...clips.keys()],
+  );
+  for (const { waveform, target, indices, lambda } of batches) {
+    t.equal(waveform.length, indices.length * S);
+    t.equal(target.length, indices.length * K);
+    t.equal(lambda, undefined);
+    for (const [row, index] of indices.entries()) {
+      const clip = clips[index];
+      const source = audio.get(clip?.path ?? '') ?? new Float32Array(0);
+      for (let i = 0; i < S; i++) {
+        // The rule in plain words: clip, scale, cut the fraction off, scale back.
+        const clipped = Math.min(1, Math.max(-1, source[i] ?? 0));
+        const expected = Math.fround(Math.trunc(clipped * 32767) / 32767);
+        if (waveform[row * S + i] !== expected + 0) t.fail(`clip ${index} sample ${i}`);
+      }
+      const row01 = [...target.subarray(row * K, row * K + K)];
+      t.same(
+        row01,
+        Array.from({ length: K }, (_, k) => (clip?.labels.includes(k) ? 1 : 0)),
+      );
+    }
+  }
+});
+
+t.test('after the first epoch nothing is decoded, unless memory or the cache is off', async (t) => {
+  const seed = freshSeed(t);
+  const reference = fixture(12, seed);
+  const expected = essence(await take(createBatchLoader(reference.options()), 8));
+  t.equal(reference.asked.length, 12, 'each clip once');
+
+  const off = fixture(12, seed);
+  const plain = createBatchLoader(off.options({ cache: 'none', prefetch: 0 }));
+  t.same(essence(await take(plain, 8)), expected);
+  t.equal(off.asked.length, 48);
+  t.equal(plain.cachedBytes, 0);
+
+  const small = fixture(12, seed);
+  const limited = createBatchLoader(small.options({ cacheBytes: 5 * 2 * S }));
+  t.same(essence(await take(limited, 8)), expected, 'the memory limit does not change a batch');
+  t.ok(limited.cachedBytes > 0 && limited.cachedBytes <= 5 * 2 * S);
+  t.ok(small.asked.length > 12 && small.asked.length < 48);
+});
+
+t.test('requests say what is wanted; parts are cut to their duration', async (t) => {
+  const { asked, options, clips } = fixture(1, freshSeed(t));
+  const part = { ...clips[0], start: 1.5, duration: 0.0025 } as Clip;
+  const long = new Float32Array(S).fill(0.5);
+  const decode = async (requests: readonly DecodeRequest[]) => {
+    asked.push(...requests);
+    return [long];
+  };
+  const loader = createBatchLoader(
+    options({ clips: [part], batchSize: 1, sampler: sequentialSampler(1), decode }),
+  );
+  const [batch] = await take(loader, 1);
+  t.same(asked, [
+    { path: '/audio/0.wav', sampleRate: 8000, maxSamples: S, start: 1.5, duration: 0.0025 },
+  ]);
+  t.equal(batch?.waveform.filter((x) => x !== 0).length, 20, '0.0025 s at 8 kHz');
+});
+
+t.test('mixup draws pairs, with weights that a resumed run draws again', async (t) => {
+  const seed = freshSeed(t);
+  const make = () => fixture(30, seed).options({ mixup: true, batchSize: 3, seed });
+  const batches = await take(createBatchLoader(make()), 10);
+  for (const { indices, lambda, waveform } of batches) {
+    t.equal(indices.length, 6);
+    t.equal(waveform.length, 6 * S);
+    t.equal(lambda?.length, 6);
+    for (let i = 0; i < 6; i += 2) {
+      t.ok(Math.abs((lambda?.[i] ?? 0) + (lambda?.[i + 1] ?? 0) - 1) < 1e-6);
+    }
+  }
+  t.equal(new Set(batches.map(({ lambda }) => String(lambda))).size, 10);
+  const odd = createBatchLoader({
+    ...make(),
+    clips: fixture(5, seed).clips,
+    sampler: sequentialSampler(5),
+  });
+  t.equal(
+    (await take(odd, 5)).reduce((sum, { indices }) => sum + indices.length, 0),
+    4,
+    'pairs only',
+  );
+});
+
+t.test('a run that stops anywhere goes on as if it had not', async (t) => {
+  const seed = freshSeed(t);
+  const labels = fixture(40, seed).clips.map((clip) => clip.labels);
+  const samplers = [() => uniformSampler(40, seed), () => balancedSampler(labels, K, seed)];
+  for (const sampler of samplers) {
+    const options = () => fixture(40, seed).options({ sampler: sampler(), mixup: true, seed });
+    const whole = essence(await take(createBatchLoader(options()), 20));
+    for (const [stop, prefetch] of [
+      [0, 2],
+      [1, 5],
+      [7, 0],
+      [13, 3],
+    ] as const) {
+      const first = createBatchLoader({ ...options(), prefetch });
+      const before = await take(first, stop);
+      // Let the loader run ahead: its state must still be that of the last batch handed out.
+      for (let i = 0; i < 30; i++) await new Promise(setImmediate);
+      const state = JSON.parse(JSON.stringify(first.state()));
+      if (stop > 0) t.same(state, JSON.parse(JSON.stringify(before.at(-1)?.stateAfter)));
+      first.close();
+      const second = createBatchLoader(options(), state);
+      t.same(essence(await take(second, 20 - stop)), whole.slice(stop), `stopped after ${stop}`);
+    }
+  }
+  const broken = { sampler: uniformSampler(40, seed).state(), batch: -1 };
+  const options = fixture(40, seed).options();
+  t.throws(() => createBatchLoader(options, broken), { code: 'ERR_PANNS_CHECKPOINT' });
+  t.throws(() => createBatchLoader(options, {} as never), { code: 'ERR_PANNS_CHECKPOINT' });
+});
+
+t.test('batches are made ahead, no more than asked for, one decode at a time', async (t) => {
+  const { options, decode } = fixture(60, freshSeed(t));
+  let running = 0;
+  let calls = 0;
+  const watched = async (requests: readonly DecodeRequest[]) => {
+    calls++;
+    t.equal(++running, 1);
+    const results = await decode(requests);
+    running--;
+    return results;
+  };
+  const loader = createBatchLoader(options({ decode: watched, prefetch: 3 }));
+  t.equal(calls, 0, 'nothing happens before the first batch is asked for');
+  await loader.next();
+  for (let i = 0; i < 50; i++) await new Promise(setImmediate);
+  t.equal(calls, 4);
+  loader.close();
+  t.same(await loader.next(), { done: true, value: undefined });
+});
+
+t.test('breaking out of a loop keeps the place; close ends', async (t) => {
+  const seed = freshSeed(t);
+  const expected = essence(await take(createBatchLoader(fixture(20, seed).options()), 6));
+  const loader = createBatchLoader(fixture(20, seed).options());
+  const seen: Batch[] = [];
+  for (const stop of [2, 3, 6]) {
+    for await (const batch of loader) {
+      seen.push(batch);
+      if (seen.length === stop) break;
+    }
+  }
+  t.same(essence(seen), expected);
+});
+
+t.test('bad clips are named', async (t) => {
+  const { clips, audio, options } = fixture(40, freshSeed(t));
+  audio.delete('/audio/3.wav');
+  audio.set('/audio/5.wav', new Float32Array(0));
+  audio.set('/audio/8.wav', new Float32Array([0, Number.NaN]));
+  audio.set('/audio/9.wav', new Float32Array([0, 0.5, Infinity]));
+  const loader = createBatchLoader(options({ sampler: sequentialSampler(40), batchSize: 20 }));
+  const error = await loader.next().catch((e: unknown) => e);
+  t.match(error, { code: 'ERR_PANNS_DATA' });
+  const { message } = error as PannsError;
+  t.match(
+    message,
+    /4 clips cannot be decoded: clip3 \(no such file\), clip5 \(it holds no samples\)/,
+  );
+  t.match(message, /clip8 \(sample 1 is NaN\), clip9 \(sample 2 is Infinity\)/);
+  await t.rejects(loader.next(), { code: 'ERR_PANNS_DATA' }, 'and it stays so');
+  for (const { path } of clips) audio.delete(path);
+  const many = createBatchLoader(options({ sampler: sequentialSampler(40), batchSize: 40 }));
+  await t.rejects(many.next(), { message: /40 clips.*clip9 \(no such file\) and 30 more/ });
+});
+
+t.test('a decoder that fails as a whole, or answers wrongly, is reported', async (t) => {
+  const { options } = fixture(10, freshSeed(t));
+  const failure = new PannsError('ERR_PANNS_AUDIO_LIBRARY', 'the decoder is gone');
+  const failing = createBatchLoader(options({ decode: () => Promise.reject(failure) }));
+  await t.rejects(failing.next(), failure);
+  await t.rejects(createBatchLoader(options({ decode: async () => [] })).next(), {
+    code: 'ERR_PANNS_OPTION',
+    message: /0 results for 6 requests/,
+  });
+});
+
+t.test('skipped clips are replaced, the order and the resumed order stay exact', async (t) => {
+  const seed = freshSeed(t);
+  const bad = [2, 7, 11];
+  const make = (over: Partial<LoaderOptions> = {}) => {
+    const { audio, options } = fixture(15, seed);
+    for (const index of bad) audio.delete(`/audio/${index}.wav`);
+    return options({ onBadClip: 'skip', ...over });
+  };
+  const loader = createBatchLoader(make());
+  const batches = await take(loader, 12);
+  const drawn = batches.flatMap(({ indices }) => [...indices]);
+  const good = uniformSampler(15, seed)
+    .take(500)
+    .filter((index) => !bad.includes(index));
+  t.same(drawn, good.slice(0, drawn.length), "the sampler's own order without the bad clips");
+  t.equal(drawn.length, 72, 'full batches');
+  t.same(loader.skipped.map(({ id }) => id).sort(), ['clip11', 'clip2', 'clip7']);
+  t.match(loader.skipped[0], { reason: 'no such file' });
+  const resumed = createBatchLoader(make(), batches[4]?.stateAfter);
+  t.same(essence(await take(resumed, 7)), essence(batches.slice(5)));
+  const finite = createBatchLoader(make({ sampler: sequentialSampler(15) }));
+  t.equal(
+    (await take(finite, 9)).reduce((sum, { indices }) => sum + indices.length, 0),
+    12,
+  );
+  const lost = createBatchLoader(make({ decode: async (r) => r.map(() => new Error('gone')) }));
+  await t.rejects(lost.next(), { code: 'ERR_PANNS_DATA', message: /no clip that is drawn/ });
+});
+
+t.test('options are checked', async (t) => {
+  const { options, clips } = fixture(3, 1);
+  const faults: Partial<LoaderOptions>[] = [
+    { batchSize: 0 },
+    { samplesPerClip: 1.5 },
+    { classes: 0 },
+    { prefetch: -1 },
+    { mixupAlpha: 0 },
+    { cacheBytes: Number.NaN },
+    { clips: [] },
+    { clips: [{ ...(clips[0] as Clip), labels: [K] }] },
+    { batchsize: 3 } as never,
+    { cache: 'disk' as never },
+    { onBadClip: 'ignore' as never },
+  ];
+  for (const fault of faults) {
+    t.throws(
+      () => createBatchLoader(options(fault)),
+      { code: 'ERR_PANNS_OPTION' },
+      Object.keys(fault)[0],
+    );
+  }
+});
+
+t.test('int16 and back is exact to one step, and exact on its own values', async (t) => {
+  const random = createRandom(freshSeed(t));
+  const samples = new Float32Array(10_000).map(() => random.between(-1.5, 1.5));
+  const packed = toInt16(samples);
+  const back = fromInt16(packed);
+  samples.forEach((sample, i) => {
+    const clipped = Math.max(-1, Math.min(1, sample));
+    const lost = Math.abs(clipped) - Math.abs(back[i] ?? 9);
+    if (!(lost > -1e-7 && lost < 1 / 32767)) t.fail(`${sample} became ${back[i]}`);
+  });
+  t.same(
+    [...toInt16(new Float32Array([1, -1, 2, -2, 0.99999, -0.00003, Number.NaN]))],
+    [32767, -32767, 32767, -32767, 32766, 0, 0],
+  );
+  t.same(fromInt16(Int16Array.of(32767, -32767, 0)), Float32Array.of(1, -1, 0));
+});
