@@ -86,10 +86,11 @@ export type ParsedCommand<C extends CommandSpec> =
  * Reads a command line, without the program and the command, by a command's description.
  *
  * `--help` or `-h` anywhere wins over every fault. Where an option is given twice the last counts
- * (lists add up). Declare the spec with `as const satisfies CommandSpec`, so that values get their types.
+ * (lists add up). Declare the spec with `as const satisfies CommandSpec`: it types the values.
  *
  * @throws PannsError `ERR_PANNS_OPTION` for an unknown option (naming the nearest), a value that is
- *   missing, of the wrong type, out of range or not among the choices, and missing or surplus arguments
+ *   missing, of the wrong type, out of range or not among the choices, and missing or surplus
+ *   arguments
  */
 export function parseCommand<const C extends CommandSpec>(
   command: C,
@@ -271,7 +272,8 @@ function usageError(
 
 function optionTitle(name: string, spec: OptionSpec): string {
   const short = spec.short === undefined ? '    ' : `-${spec.short}, `;
-  return `${short}--${name}${spec.type === 'boolean' ? '' : ` ${placeholder(spec)}`}`;
+  if (spec.type === 'boolean') return `${short}--${spec.default ? '[no-]' : ''}${name}`;
+  return `${short}--${name} ${placeholder(spec)}`;
 }
 
 function placeholder(spec: Exclude<OptionSpec, { type: 'boolean' }>): string {

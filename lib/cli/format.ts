@@ -24,7 +24,7 @@ export function formatDuration(seconds: number): string {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-/** A number with `digits` significant digits at least for its fraction: 1234, 56.7, 0.0123, 1.2e-7. */
+/** A number with up to `digits` significant digits, whole ones kept: 1234, 56.7, 0.0123, 1.20e-7. */
 export function formatNumber(value: number, digits = 3): string {
   if (Number.isNaN(value)) return '-';
   if (!Number.isFinite(value)) return value > 0 ? 'inf' : '-inf';

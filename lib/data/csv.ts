@@ -123,19 +123,19 @@ export async function fromCsv(path: string, options: CsvOptions = {}): Promise<D
   return { classes, clips: clips.filter((_, i) => present[i]), skipped };
 }
 
-interface Record {
+interface Line {
   line: number;
   cells: string[];
 }
 
-function parseCsv(bytes: Uint8Array, path: string): { header: string[]; records: Record[] } {
+function parseCsv(bytes: Uint8Array, path: string): { header: string[]; records: Line[] } {
   let text: string;
   try {
     text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch (cause) {
     throw dataError(path, 'the file is not UTF-8 text', { cause });
   }
-  const records: Record[] = [];
+  const records: Line[] = [];
   try {
     parse(text, {
       delimiter: guessDelimiter(text),
@@ -177,7 +177,7 @@ function guessDelimiter(text: string): string {
 
 function readRows(
   header: readonly string[],
-  records: readonly Record[],
+  records: readonly Line[],
   options: CsvOptions,
   path: string,
 ): Row[] {

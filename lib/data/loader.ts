@@ -16,7 +16,7 @@ export interface DecodeRequest {
   readonly maxSamples: number;
 }
 
-/** Decodes all requests, in parallel if it can: one result each, in order; an Error for a bad file. */
+/** Decodes all requests, at once if it can: one result each, in order; an Error for a bad file. */
 export type Decode = (
   requests: readonly DecodeRequest[],
 ) => Promise<readonly (Float32Array | Error)[]>;
@@ -110,8 +110,8 @@ const DEFAULT_CACHE_BYTES = 2 * 1024 ** 3;
  *
  * Every clip passes through the 16-bit form of PANNs' packed files ({@link toInt16}), cached or not,
  * so a batch does not depend on the cache. Batches are made one after another and the clips of one
- * are decoded together; the order depends on the sampler alone, never on timing. `state`, if given, is
- * where an earlier loader over the same clips stood.
+ * are decoded together; the order depends on the sampler alone, never on timing. `state`, if
+ * given, is where an earlier loader over the same clips stood.
  *
  * Iterating throws `ERR_PANNS_DATA` naming the clips that cannot be decoded, unless `onBadClip` is
  * `'skip'`: then the sampler's next clips take their places.

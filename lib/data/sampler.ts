@@ -99,7 +99,7 @@ export function uniformSampler(count: number, seed: number): Sampler {
  *
  * `labels` holds the class indices of every clip, `classes` is the number of classes.
  *
- * @throws PannsError `ERR_PANNS_OPTION` when no clip has a label, or a label lies outside 0..classes-1
+ * @throws PannsError `ERR_PANNS_OPTION` when no clip has a label, or one lies outside 0..classes-1
  */
 export function balancedSampler(
   labels: readonly (readonly number[])[],
@@ -185,7 +185,7 @@ interface Cursor {
   move(epoch: number, position: number): void;
 }
 
-/** Walks through orders that an epoch number fixes; an order is made when its first item is asked for. */
+/** Walks through orders that an epoch number fixes; an order is made when it is first needed. */
 function shuffledCursor(orderOf: (epoch: number) => Uint32Array): Cursor {
   let epoch = 0;
   let position = 0;

@@ -11,8 +11,8 @@ export interface Split {
 /**
  * Splits by fold: the clips of `testFolds` are the test set, all others the training set.
  *
- * @throws PannsError `ERR_PANNS_DATA` for a fold that no clip is in, clips without a fold, or an empty
- *   training set
+ * @throws PannsError `ERR_PANNS_DATA` for a fold that no clip is in, clips without a fold, or an
+ *   empty side
  */
 export function splitByFold(dataset: Dataset, testFolds: readonly (string | number)[]): Split {
   const wanted = new Set(testFolds.map(String));
@@ -35,12 +35,12 @@ export function splitByFold(dataset: Dataset, testFolds: readonly (string | numb
 /**
  * Splits at random, with each class as near to `testFraction` in the test set as whole clips allow.
  *
- * Clips of one file stay on one side. A class of two files or more is on both sides. Clips with
- * several labels are placed by their rarest class first (Sechidis et al. 2011). Equal seeds give
- * equal splits.
+ * Clips of one file stay on one side. With one label a clip, a class of two files or more is on both
+ * sides; clips with several are placed by their rarest class first (after Sechidis et al. 2011).
+ * Equal seeds give equal splits.
  *
- * @throws PannsError `ERR_PANNS_OPTION` for a fraction outside 0..1, `ERR_PANNS_DATA` when a side would
- *   be empty
+ * @throws PannsError `ERR_PANNS_OPTION` for a fraction outside 0..1, `ERR_PANNS_DATA` when a side
+ *   would be empty
  */
 export function splitStratified(
   dataset: Dataset,

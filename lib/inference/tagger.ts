@@ -159,12 +159,27 @@ export class AudioTagger {
     const share = 1 / segments.length;
     const total = Float32Array.from(scores, (sum) => (aggregate === 'max' ? sum : sum * share));
     return {
-      labels: this.#best(total, topK, threshold),
+      labels: this.best(total, { topK, threshold }),
       scores: total,
       embedding: Float32Array.from(embedding, (sum) => sum * share),
       segments,
       seconds: end / rate,
     };
+  }
+
+  /** The classes with the highest scores (K), the best first, ties in their order. */
+  best(scores: Float32Array, options: { topK?: number; threshold?: number } = {}): Tag[] {
+    checkOptions(options, ['topK', 'threshold'], 'best');
+    const { topK = this.#settings.topK, threshold = 0 } = options;
+    const { classes } = this.model;
+    const order = Array.from(scores.keys()).sort((a, b) => {
+      return (scores[b] ?? 0) - (scores[a] ?? 0) || a - b;
+    });
+    const tags = order.map((index) => {
+      const label = typeof classes === 'number' ? String(index) : (classes[index] ?? String(index));
+      return { label, index, score: scores[index] ?? 0 };
+    });
+    return tags.filter(({ score }) => score >= threshold).slice(0, topK);
   }
 
   /** Frees the model, unless it was passed in. */
@@ -199,18 +214,6 @@ export class AudioTagger {
         throw error;
       }
     };
-  }
-
-  #best(scores: Float32Array, count: number, threshold: number): Tag[] {
-    const { classes } = this.model;
-    const order = Array.from(scores.keys()).sort((a, b) => {
-      return (scores[b] ?? 0) - (scores[a] ?? 0) || a - b;
-    });
-    const tags = order.map((index) => {
-      const label = typeof classes === 'number' ? String(index) : (classes[index] ?? String(index));
-      return { label, index, score: scores[index] ?? 0 };
-    });
-    return tags.filter(({ score }) => score >= threshold).slice(0, count);
   }
 }
 

@@ -37,7 +37,7 @@ export async function* cutWindows(
     const end = base + buffer.length;
     const wanted = next + span - end;
     const more = await read(end, wanted);
-    ended = more.length < wanted - ROUNDING;
+    ended = more.length === 0 || more.length < wanted - ROUNDING;
     buffer = joined(buffer, more);
     const total = base + buffer.length;
 

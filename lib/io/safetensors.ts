@@ -48,7 +48,12 @@ export interface Safetensors {
 export interface SafetensorsFile {
   readonly metadata: Map<string, string>;
   readonly entries: Map<string, SafetensorsEntry>;
-  /** Reads one tensor into memory of its own. @throws PannsError `ERR_PANNS_OPTION`, `ERR_PANNS_IO` */
+  /**
+   * Reads one tensor into memory of its own.
+   *
+   * @throws PannsError `ERR_PANNS_OPTION` for a name that is not there, `ERR_PANNS_IO`,
+   *   `ERR_PANNS_CHECKPOINT` when the file became shorter
+   */
   read(name: string): Promise<SafetensorsTensor>;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -69,7 +74,7 @@ export const ELEMENT_BYTES: ReadonlyMap<string, number> = new Map(
   }),
 );
 
-/** The limit of the format's own reference reader; it bounds what an 8-byte file can make us allocate. */
+/** The limit of the format's reference reader; it bounds what a false length can allocate. */
 export const MAX_HEADER_BYTES = 100_000_000;
 
 /** The header's length comes first, as 64 bits. */

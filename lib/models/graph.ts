@@ -66,14 +66,12 @@ export interface Builder {
   softmax(x: Tensor<'vector'>): Tensor<'vector'>;
 }
 
-/** Two sets of stripes a clip; widths are drawn from 0 to the given number, which is excluded. */
+/** Two stripes of each kind a clip; widths are drawn from 0 to the given number, which is excluded. */
 export interface SpecAugmentOptions {
   /** In frames. */
   timeWidth: number;
-  timeStripes: number;
   /** In mel bins. */
   freqWidth: number;
-  freqStripes: number;
 }
 
 /** A convolution without bias, as PANNs has them before a norm. */
@@ -108,7 +106,7 @@ export function buildGraph(
   ): string => `#${nodes.push({ op, path, inputs: [...inputs], attrs }) - 1}`;
   /** A node without parameters: its path is only read by people, in errors and dumps. */
   const plain = (op: string, inputs: readonly string[], attrs?: SpecNode['attrs']): string =>
-    append(op, scopes.length === 0 ? '' : pathOf(op), inputs, attrs);
+    append(op, pathOf(op), inputs, attrs);
   const own = (path: string, entries: readonly Omit<StateEntry, 'name'>[], names: string[]) => {
     if ((modules.get(path)?.length ?? 0) > 0) fail(path, 'a module of this name exists already');
     modules.set(
@@ -169,14 +167,9 @@ export function buildGraph(
       );
       return { ...x, ref: append('batch_norm', path, [x.ref], { axis: over }) };
     },
-    specAugment(x, { timeWidth, timeStripes, freqWidth, freqStripes }) {
-      const ref = plain('spec_augment', [x.ref], {
-        time_width: timeWidth,
-        time_stripes: timeStripes,
-        freq_width: freqWidth,
-        freq_stripes: freqStripes,
-      });
-      return { ...x, ref };
+    specAugment(x, { timeWidth, freqWidth }) {
+      const attrs = { time_width: timeWidth, freq_width: freqWidth };
+      return { ...x, ref: plain('spec_augment', [x.ref], attrs) };
     },
     mixup: (x) => ({ ...x, ref: plain('mixup', [x.ref, 'mixup_lambda']) }),
     conv(module, x, { channels, kernel, padding = 0 }) {

@@ -123,20 +123,12 @@ function resolveSpecAugment(
 ): SpecAugmentOptions | false {
   if (option === false) return false;
   // PANNs scales the frequency stripes with the bins: 4, 8 and 16 for 32, 64 and 128.
-  const defaults = {
-    timeWidth: 64,
-    timeStripes: 2,
-    freqWidth: Math.max(1, Math.round(melBins / 8)),
-    freqStripes: 2,
-  };
+  const defaults = { timeWidth: 64, freqWidth: Math.max(1, Math.round(melBins / 8)) };
   if (option === true) return defaults;
   checkOptions(option, Object.keys(defaults), 'specAugment');
   const chosen = { ...defaults, ...option };
   for (const name of ['timeWidth', 'freqWidth'] as const) {
     check(`specAugment.${name}`, chosen[name], isWhole(chosen[name], 1), 'a whole number >= 1');
-  }
-  for (const name of ['timeStripes', 'freqStripes'] as const) {
-    check(`specAugment.${name}`, chosen[name], isWhole(chosen[name], 0), 'a whole number >= 0');
   }
   return chosen;
 }

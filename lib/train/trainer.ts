@@ -10,6 +10,7 @@ import { readModel } from '../inference/model_file.js';
 import { callNative } from '../native/call.js';
 import {
   type Best,
+  listCheckpoints,
   type OpenCheckpoint,
   openLatest,
   restoreOptimizer,
@@ -318,6 +319,7 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
     const { addon, native, description } = modelInternals(this.model);
     const { batchSize, mixupAlpha, loss, optimizer, freeze } = this.recipe;
     const restored = this.#restored;
+    if (restored === undefined) await this.#checkFolder();
     this.#loader ??= this.#createLoader(restored?.state.loader);
     const session = await callNative('Trainer', () =>
       addon.createSession(native, description.spec, {
@@ -341,6 +343,15 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
     }
     this.#session = session;
     return session;
+  }
+
+  /** A new training among another's checkpoints would later be resumed from the wrong one. */
+  async #checkFolder(): Promise<void> {
+    const folder = this.#options.checkpoint?.folder;
+    if (folder === undefined || (await listCheckpoints(folder)).length === 0) return;
+    throw optionError(
+      `${folder} holds checkpoints of another training: resume that, or choose another folder`,
+    );
   }
 
   #createLoader(state: LoaderState | undefined): BatchLoader {

@@ -101,6 +101,8 @@ void AudioFile::open() {
     throw_if_cancelled();
     cut_ = repair.cut;
     repaired_ = true;
+    PANNS_CHECK(!cut_ || !repair.first_frame.empty(), "ERR_PANNS_AUDIO_CORRUPT", name(),
+                "an MP3 file that ends before its first whole frame of audio");
     if (!repair.first_frame.empty()) {
       bytes_.replace_head(std::move(repair.first_frame), repair.from, repair.to);
     }

@@ -164,8 +164,8 @@ Mp3Repair inspect_mp3(ByteReader& reader) {
     out.to = at;
     ++frames;
   }
-  if (frames == 0) return out;
   out.cut = tag.frames > frames;
+  if (frames == 0) return out;
   if (tag.frames > 0) {
     put_big32(&frame[tag.frames_at], uint32_t(frames));
     if (tag.bytes > 0) {

@@ -8,6 +8,7 @@
 // backend runs each kernel at once on the calling thread and its pool.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -112,6 +113,9 @@ class Device {
   // Between the logical, row-major order of host memory and the device's layout.
   virtual void import_value(Stream&, const ops::TensorSpec& value, const float* host, void* device) = 0;
   virtual void export_value(Stream&, const ops::TensorSpec& value, const void* device, float* host) = 0;
+  // While *flag is true, work under way may stop early with undefined results; null: never. For
+  // devices whose kernels run for seconds on the calling thread; others may ignore it.
+  virtual void set_cancel(const std::atomic<bool>* flag) {}
   // Whether the device has a kernel for the node as it stands, fused epilogue included.
   virtual bool supports(const NodeSpec& node) const = 0;
   virtual std::unique_ptr<Kernel> kernel(const NodeSpec& node) = 0;

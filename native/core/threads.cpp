@@ -49,7 +49,7 @@ ThreadPool::~ThreadPool() {
 void ThreadPool::work(int slot) {
   for (;;) {
     const int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
-    if (i >= count_) break;
+    if (i >= count_ || cancelled()) break;
     try {
       fn_(ctx_, i, slot);
     } catch (...) {
@@ -84,7 +84,7 @@ void ThreadPool::worker(int slot) {
 void ThreadPool::run_erased(int64_t count, Fn fn, void* ctx) {
   if (count <= 0) return;
   if (size_ == 1 || count == 1) {
-    for (int64_t i = 0; i < count; ++i) fn(ctx, i, 0);
+    for (int64_t i = 0; i < count && !cancelled(); ++i) fn(ctx, i, 0);
     return;
   }
   fn_ = fn;

@@ -23,6 +23,10 @@ class ThreadPool {
 
   int size() const { return size_; }
 
+  // While *flag is true run() hands out no more indices: the work under way ends early and what it
+  // was to write is undefined. Null: never. Set between runs.
+  void set_cancel(const std::atomic<bool>* flag) { cancel_ = flag; }
+
   // Calls body(index, slot) for every index in [0, count), in any order; slot in [0, size())
   // names the thread, for scratch memory. Returns when all are done; rethrows the first exception.
   // Results must not depend on which slot ran an index: a reduction writes one partial per index
@@ -38,6 +42,7 @@ class ThreadPool {
  private:
   using Fn = void (*)(void*, int64_t, int);
   void run_erased(int64_t count, Fn fn, void* ctx);
+  bool cancelled() const { return cancel_ != nullptr && cancel_->load(std::memory_order_relaxed); }
   void work(int slot);
   void worker(int slot);
 
@@ -50,6 +55,7 @@ class ThreadPool {
   std::atomic<int> running_{0};
   std::atomic<int> asleep_{0};
   std::atomic<bool> stop_{false};
+  const std::atomic<bool>* cancel_ = nullptr;
   Fn fn_ = nullptr;
   void* ctx_ = nullptr;
   int64_t count_ = 0;

@@ -52,8 +52,26 @@ void Program::refresh(backends::Stream& stream) {
   }
 }
 
+namespace {
+
+// Lets a device stop early for the length of one run.
+class CancelScope {
+ public:
+  CancelScope(backends::Device& device, const std::atomic<bool>* flag) : device_(device) {
+    device_.set_cancel(flag);
+  }
+  ~CancelScope() { device_.set_cancel(nullptr); }
+
+ private:
+  backends::Device& device_;
+};
+
+}  // namespace
+
 bool Program::run(backends::Stream& stream, const backends::StepState& state,
                   const std::atomic<bool>* cancel) {
+  const CancelScope scope(device_, cancel);
+  const auto cancelled = [&] { return cancel != nullptr && cancel->load(std::memory_order_relaxed); };
   stream.upload(state_->data(), &state, sizeof(state));
   if (recording_ != nullptr) {
     stream.launch(*recording_);
@@ -61,14 +79,14 @@ bool Program::run(backends::Stream& stream, const backends::StepState& state,
   }
   if (options_.capture) stream.begin_capture();
   for (Step& s : steps_) {
-    if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) return false;
+    if (cancelled()) return false;
     if (!s.constant) s.kernel->enqueue(stream, s.args);
   }
   if (options_.capture) {
     recording_ = stream.end_capture();
     if (recording_ != nullptr) stream.launch(*recording_);
   }
-  return true;
+  return !cancelled();
 }
 
 backends::StepState Program::read_state(backends::Stream& stream) {

@@ -16,6 +16,9 @@ using audio_files::Bytes;
 using audio_files::Kind;
 using audio_files::Wav;
 
+// libsndfile 1.2 forgets a Vorbis description where it refuses the file it came from.
+extern "C" const char* __lsan_default_suppressions() { return "leak:vorbis_info_init"; }
+
 namespace {
 
 Source memory(const Bytes& bytes) { return {.path = "", .bytes = bytes}; }
@@ -110,7 +113,7 @@ void check_ranges(const std::string& name, const std::string& path, double toler
     bool sizes = true;
     double worst = 0;
     for (int i = 0; i < 12; ++i) {
-      // The end always, where Vorbis seeks need care.
+      // The start and the end always.
       const double from = i == 0 ? 0 : i < 4 ? seconds - 0.1 * i : start(audio_files::random());
       const double length = 0.21;
       const Decoded d = decode(request(file(path), from, length, rate));
@@ -356,6 +359,29 @@ void test_mp3(const audio_files::Folder& folder) {
   tap::ok(t.frames == int64_t(sound.size()) && !t.truncated, "mp3 with ID3 tags at both ends");
 }
 
+// ---- seeks into the last page of a Vorbis file (see AudioFile::last_exact_seek); whether they go
+// ---- wrong without care depends on where the length falls in a block: at these it does
+void test_vorbis_end(const audio_files::Folder& folder) {
+  for (const int64_t frames : {200'000, 220'500, 352'800}) {
+    const std::string path = folder / "end.ogg";
+    if (!audio_files::write_sndfile(path, 0x200060, audio_files::sound(frames, 2, 44100), 2,
+                                    44100)) {
+      tap::ok(true, "the end of a Vorbis file # SKIP this libsndfile does not write Vorbis");
+      return;
+    }
+    const std::vector<float> whole = values(decode(request(file(path))).channels[0]);
+    double worst = 0;
+    for (int64_t back = 100; back <= 12'000; back += 100) {
+      const Decoded d = decode(request(file(path), double(frames - back) / 44100));
+      worst = d.frames == back ? std::max(worst, largest_difference(d.channels[0].data(),
+                                                                    &whole[frames - back], back))
+                               : HUGE_VAL;
+    }
+    tap::ok(worst <= 1e-6,
+            panns::cat("the end of a Vorbis file of ", frames, " frames, worst ", worst));
+  }
+}
+
 // ---- random damage: any outcome but a crash, a hang or an untyped error
 void test_damage(const audio_files::Folder& folder) {
   for (const char* name : {"aiff", "au", "caf", "flac", "vorbis", "opus", "mp3"}) {
@@ -437,6 +463,7 @@ int main() {
   test_errors(folder);
   test_nan();
   test_mp3(folder);
+  test_vorbis_end(folder);
   test_damage(folder);
   test_int16();
   test_shared();

@@ -1,5 +1,4 @@
-// Forward and backward_data of 3x3 convolutions in the Winograd domain. Tiles are numbered through
-// the batch (n, tile_f, tile_t), so that a group of them has no waste at the ends of rows.
+// Forward and backward_data of 3x3 convolutions in the Winograd domain.
 //
 // Two orders. Where the transformed weight is small next to the caches it is made once and groups
 // of tiles are shared out, each transformed into its thread's scratch. Where it is large (24 or 36
@@ -8,8 +7,7 @@
 #include <algorithm>
 
 #include "backends/cpu/conv_kernels.h"
-#include "backends/cpu/conv_runner.h"
-#include "backends/cpu/conv_winograd_kernels.h"
+#include "backends/cpu/conv_winograd_tiles.h"
 
 namespace panns::cpu {
 namespace {
@@ -49,9 +47,6 @@ class WinogradConv final : public ConvRunner {
     bool relu, pool;
   };
 
-  // Calls f(n, tile_f, tile_t, count, offset) for each stretch of one row in tiles [first, last).
-  template <typename F>
-  void stretches(int64_t first, int64_t last, F f) const;
   const float* source_weight(const float* w, int64_t d, int64_t s, float* scratch) const;
   void transform_all(ThreadPool& pool, const float* w, float* u) const;
   void transform_input(const float* src, int64_t first, int64_t last, int64_t block,
@@ -64,12 +59,11 @@ class WinogradConv final : public ConvRunner {
 
   ConvShape s_;
   bool forward_, frozen_;
-  int64_t mf_;                 // outputs of a tile along frequency
+  WinogradTiles tiles_;
   const ConvKernels& k_;
   const WinogradKernels& wk_;
   Map src_, dst_;
   Filter w_;
-  int64_t points_, tiles_t_, tiles_f_, tiles_;
   bool small_;
   int64_t group_, groups_;     // tiles computed together, and how many such groups
   int64_t out_group_, out_groups_;
@@ -83,28 +77,24 @@ WinogradConv::WinogradConv(const ConvShape& s, ConvPass pass, const ConvOptions&
     : s_(s),
       forward_(pass == ConvPass::forward),
       frozen_(options.frozen),
-      mf_(s.in_f >= 4 ? 4 : 2),
+      tiles_(s),
       k_(conv_kernels(options.tier)),
-      wk_(mf_ == 2 ? winograd_kernels(options.tier).by2 : winograd_kernels(options.tier).by4),
+      wk_(tiles_.kernels(options.tier)),
       src_(forward_ ? s.in() : s.out()),
       dst_(forward_ ? s.out() : s.in()),
-      w_(s.filter()),
-      points_((mf_ + 2) * 6),
-      tiles_t_(div_up(s.in_t, kWinogradTime)),
-      tiles_f_(div_up(s.in_f, mf_)),
-      tiles_(s.n * tiles_f_ * tiles_t_) {
-  small_ = dst_.blocks() * src_.blocks() * points_ * kCell <= kSmallWeight;
-  group_ = std::min(small_ ? kTileGroup : kLateTileGroup, tiles_);
-  groups_ = div_up(tiles_, group_);
-  group_ = div_up(tiles_, groups_);
-  groups_ = div_up(tiles_, group_);
+      w_(s.filter()) {
+  small_ = dst_.blocks() * src_.blocks() * tiles_.points * kCell <= kSmallWeight;
+  group_ = std::min(small_ ? kTileGroup : kLateTileGroup, tiles_.count);
+  groups_ = div_up(tiles_.count, group_);
+  group_ = div_up(tiles_.count, groups_);
+  groups_ = div_up(tiles_.count, group_);
   out_group_ = std::min(small_ ? kOutGroup : kLateOutGroup, dst_.blocks());
   out_groups_ = div_up(dst_.blocks(), out_group_);
   piece_ = small_ ? src_.blocks() : std::min(kLateInBlocks, src_.blocks());
   // One cache line more than a power of two: the points of one tile, written in turn, then fall
   // into different sets of the cache.
   u_point_ = piece_ * kCell + kChannelBlock;
-  weight_floats_ = dst_.blocks() * points_ * u_point_;
+  weight_floats_ = dst_.blocks() * tiles_.points * u_point_;
   v_block_ = group_ * kChannelBlock;
   v_point_ = src_.blocks() * v_block_ + kChannelBlock;
   m_point_ = group_ * kChannelBlock + kChannelBlock;
@@ -113,25 +103,15 @@ WinogradConv::WinogradConv(const ConvShape& s, ConvPass pass, const ConvOptions&
   bias_at_ = all.take(dst_.blocks() * kChannelBlock);
   zeros_at_ = all.take(out_group_ * kChannelBlock);
   if (small_ && !frozen_) u_at_ = all.take(weight_floats_);
-  if (!small_) v_at_ = all.take(groups_ * points_ * v_point_);
+  if (!small_) v_at_ = all.take(groups_ * tiles_.points * v_point_);
   slots_at_ = all.size();
   Carve slot;
-  if (small_) slot_v_ = slot.take(points_ * v_point_);
-  if (!small_) slot_u_ = slot.take(out_group_ * 6 * u_point_);
-  slot_m_ = slot.take(out_group_ * points_ * m_point_);
+  if (small_) slot_v_ = slot.take(tiles_.points * v_point_);
+  if (!small_) slot_u_ = slot.take(out_group_ * kWinogradTimePoints * u_point_);
+  slot_m_ = slot.take(out_group_ * tiles_.points * m_point_);
   slot_t_ = slot.take(forward_ || small_ ? 0 : out_group_ * piece_ * kWinogradTaps * kCell);
   slot_ = slot.size();
   floats_ = slots_at_ + slot_ * std::max(1, options.threads);
-}
-
-template <typename F>
-void WinogradConv::stretches(int64_t first, int64_t last, F f) const {
-  for (int64_t at = first; at < last;) {
-    const int64_t t = at % tiles_t_, row = at / tiles_t_;
-    const int64_t count = std::min(last - at, tiles_t_ - t);
-    f(row / tiles_f_, row % tiles_f_, t, count, at - first);
-    at += count;
-  }
 }
 
 // The 3x3 weights from source block s to destination block d, source channels first.
@@ -149,19 +129,19 @@ void WinogradConv::transform_all(ThreadPool& pool, const float* w, float* u) con
   pool.run(dst_.blocks() * src_.blocks(), [&](int64_t i, int) {
     alignas(64) float scratch[kWinogradTaps * kCell];
     const int64_t d = i / src_.blocks(), s = i % src_.blocks();
-    wk_.weight({source_weight(w, d, s, scratch), !forward_, 0, mf_ + 2,
-                u + d * points_ * u_point_ + s * kCell, u_point_});
+    wk_.weight({source_weight(w, d, s, scratch), !forward_, 0, tiles_.mf + 2,
+                u + d * tiles_.points * u_point_ + s * kCell, u_point_});
   });
 }
 
 void WinogradConv::transform_input(const float* src, int64_t first, int64_t last, int64_t block,
                                    float* v) const {
-  stretches(first, last, [&](int64_t n, int64_t tile_f, int64_t t, int64_t count, int64_t at) {
-    const int64_t row = tile_f * mf_ - 1;
+  tiles_.stretches(first, last, [&](int64_t n, int64_t tile_f, int64_t t, int64_t count, int64_t at) {
+    const int64_t row = tile_f * tiles_.mf - 1;
     wk_.input({.x = src + n * src_.image() + row * src_.row() + block * src_.panel(),
                .x_row = src_.row(),
                .first_row = row < 0 ? 1 : 0,
-               .last_row = std::min(mf_ + 2, src_.f - row),
+               .last_row = std::min(tiles_.mf + 2, src_.f - row),
                .t = src_.t,
                .tile = t,
                .count = count,
@@ -174,13 +154,13 @@ void WinogradConv::write_output(const Job& job, int64_t first, int64_t last, int
                                 const float* m) const {
   const int64_t step = job.pool ? 2 : 1;
   const Map out{dst_.n, dst_.c, dst_.t / step, dst_.f / step};
-  stretches(first, last, [&](int64_t n, int64_t tile_f, int64_t t, int64_t count, int64_t at) {
+  tiles_.stretches(first, last, [&](int64_t n, int64_t tile_f, int64_t t, int64_t count, int64_t at) {
     wk_.output({.m = m + at * kChannelBlock,
                 .m_point = m_point_,
-                .y = job.dst + n * out.image() + tile_f * mf_ / step * out.row() +
+                .y = job.dst + n * out.image() + tile_f * tiles_.mf / step * out.row() +
                      block * out.panel(),
                 .y_row = out.row(),
-                .rows = std::min(mf_, dst_.f - tile_f * mf_),
+                .rows = std::min(tiles_.mf, dst_.f - tile_f * tiles_.mf),
                 .t = dst_.t,
                 .tile = t,
                 .count = count,
@@ -193,7 +173,7 @@ void WinogradConv::write_output(const Job& job, int64_t first, int64_t last, int
 constexpr ConvTap kOneTap{0, 0};
 
 void WinogradConv::early(const Job& job, const float* u, int64_t group, float* scratch) const {
-  const int64_t first = group * group_, last = std::min(first + group_, tiles_);
+  const int64_t first = group * group_, last = std::min(first + group_, tiles_.count);
   float* const v = scratch + slot_v_;
   float* const m = scratch + slot_m_;
   for (int64_t b = 0; b < src_.blocks(); ++b) transform_input(job.src, first, last, b, v);
@@ -203,28 +183,28 @@ void WinogradConv::early(const Job& job, const float* u, int64_t group, float* s
   r.blocks = src_.blocks();
   r.x_block = v_block_;
   r.w_block = kCell;
-  r.w_out = points_ * u_point_;
+  r.w_out = tiles_.points * u_point_;
   r.y_pixel = kChannelBlock;
-  r.y_out = points_ * m_point_;
+  r.y_out = tiles_.points * m_point_;
   r.pixels = last - first;
   r.start = job.zeros;
   for (int64_t d = 0; d < dst_.blocks(); d += out_group_) {
     r.out_blocks = std::min(out_group_, dst_.blocks() - d);
-    for (int64_t p = 0; p < points_; ++p) {
+    for (int64_t p = 0; p < tiles_.points; ++p) {
       r.x = v + p * v_point_;
-      r.w = u + (d * points_ + p) * u_point_;
+      r.w = u + (d * tiles_.points + p) * u_point_;
       r.y = m + p * m_point_;
       k_.row(r);
     }
     for (int64_t b = 0; b < r.out_blocks; ++b) {
-      write_output(job, first, last, d + b, m + b * points_ * m_point_);
+      write_output(job, first, last, d + b, m + b * tiles_.points * m_point_);
     }
   }
 }
 
 void WinogradConv::late(const Job& job, const float* v, int64_t group, int64_t out_group,
                         float* scratch) const {
-  const int64_t first = group * group_, last = std::min(first + group_, tiles_);
+  const int64_t first = group * group_, last = std::min(first + group_, tiles_.count);
   const int64_t d = out_group * out_group_;
   float* const u = scratch + slot_u_;
   float* const m = scratch + slot_m_;
@@ -233,34 +213,34 @@ void WinogradConv::late(const Job& job, const float* v, int64_t group, int64_t o
   r.tap_count = 1;
   r.x_block = v_block_;
   r.w_block = kCell;
-  r.w_out = 6 * u_point_;
+  r.w_out = kWinogradTimePoints * u_point_;
   r.y_pixel = kChannelBlock;
-  r.y_out = points_ * m_point_;
+  r.y_out = tiles_.points * m_point_;
   r.out_blocks = std::min(out_group_, dst_.blocks() - d);
   r.pixels = last - first;
   const int64_t cell = kWinogradTaps * kCell;
   for (int64_t s = 0; s < src_.blocks(); s += piece_) {
     r.blocks = std::min(piece_, src_.blocks() - s);
     r.start = s == 0 ? job.zeros : nullptr;
-    for (int64_t f = 0; f < mf_ + 2; ++f) {
+    for (int64_t f = 0; f < tiles_.mf + 2; ++f) {
       for (int64_t b = 0; b < r.out_blocks; ++b) {
         for (int64_t i = 0; i < r.blocks; ++i) {
           float* const kept = scratch + slot_t_ + (b * piece_ + i) * cell;
           const float* const w =
               forward_ || f == 0 ? source_weight(job.w, d + b, s + i, kept) : kept;
-          wk_.weight({w, !forward_, f, f + 1, u + b * 6 * u_point_ + i * kCell, u_point_});
+          wk_.weight({w, !forward_, f, f + 1, u + b * kWinogradTimePoints * u_point_ + i * kCell, u_point_});
         }
       }
-      for (int64_t p = 6 * f; p < 6 * f + 6; ++p) {
+      for (int64_t p = kWinogradTimePoints * f; p < kWinogradTimePoints * (f + 1); ++p) {
         r.x = v + p * v_point_ + s * v_block_;
-        r.w = u + (p - 6 * f) * u_point_;
+        r.w = u + (p - kWinogradTimePoints * f) * u_point_;
         r.y = m + p * m_point_;
         k_.row(r);
       }
     }
   }
   for (int64_t b = 0; b < r.out_blocks; ++b) {
-    write_output(job, first, last, d + b, m + b * points_ * m_point_);
+    write_output(job, first, last, d + b, m + b * tiles_.points * m_point_);
   }
 }
 
@@ -287,12 +267,12 @@ void WinogradConv::run(ThreadPool& pool, const float* src, const float* w, float
   float* const v = workspace + v_at_;
   pool.run(groups_ * src_.blocks(), [&](int64_t i, int) {
     const int64_t group = i / src_.blocks(), first = group * group_;
-    transform_input(src, first, std::min(first + group_, tiles_), i % src_.blocks(),
-                    v + group * points_ * v_point_);
+    transform_input(src, first, std::min(first + group_, tiles_.count), i % src_.blocks(),
+                    v + group * tiles_.points * v_point_);
   });
   pool.run(groups_ * out_groups_, [&](int64_t i, int slot) {
     const int64_t group = i % groups_;
-    late(job, v + group * points_ * v_point_, group, i / groups_, slots + slot * slot_);
+    late(job, v + group * tiles_.points * v_point_, group, i / groups_, slots + slot * slot_);
   });
 }
 

@@ -50,6 +50,10 @@ struct WinogradKernels {
   void (*input)(const WinogradInput&);
   void (*weight)(const WinogradWeight&);
   void (*output)(const WinogradOutput&);
+  // backward_weight: dy's tiles of MF x 4 (x and the rows then begin at MF * tile_f) to points,
+  // and the sums u[point][256] over all tiles to dw[kf][kt][256].
+  void (*gradient)(const WinogradInput&);
+  void (*weight_back)(const float* u, float* dw);
 };
 
 struct WinogradTable {

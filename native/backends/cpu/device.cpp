@@ -167,6 +167,8 @@ class CpuDevice final : public Device {
     v.form == ops::Form::map ? walk_map(map_of(v), move) : walk_filter(filter_of(v), move);
   }
 
+  void set_cancel(const std::atomic<bool>* flag) override { pool_.set_cancel(flag); }
+
   bool supports(const NodeSpec& node) const override {
     return node.op != ops::Op::batch_norm || supports_batch_norm(node);
   }

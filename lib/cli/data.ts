@@ -1,0 +1,68 @@
+import { stat } from 'node:fs/promises';
+import { fromCsv } from '../data/csv.js';
+import type { Clip, Dataset } from '../data/dataset.js';
+import { dataError } from '../data/dataset.js';
+import { fromFolder } from '../data/folder.js';
+import { splitStratified } from '../data/split.js';
+import { ioError } from '../io/failure.js';
+
+/** Which clips train and which validate; without folds, a share of each class validates. */
+export interface SplitChoice {
+  /** Default all folds that do not validate. */
+  readonly trainFolds: readonly string[] | undefined;
+  readonly valFolds: readonly string[] | undefined;
+  /** 0 for no validation. */
+  readonly valFraction: number;
+  readonly seed: number;
+}
+
+/** Reads a folder with one folder a class, or a CSV file; `classes` fixes their order. */
+export async function openDataset(path: string, classes?: readonly string[]): Promise<Dataset> {
+  const options = classes === undefined ? {} : { classes };
+  let isFolder: boolean;
+  try {
+    isFolder = (await stat(path)).isDirectory();
+  } catch (error) {
+    throw ioError(error, 'read the data', path);
+  }
+  return isFolder ? fromFolder(path, options) : fromCsv(path, options);
+}
+
+/** The clips of the given folds. @throws PannsError `ERR_PANNS_DATA` for a fold that does not exist */
+export function selectFolds(dataset: Dataset, folds: readonly string[]): Dataset {
+  const known = new Set(dataset.clips.map(({ fold }) => fold));
+  const absent = folds.filter((fold) => !known.has(fold));
+  if (absent.length > 0) {
+    const expected = [...known].filter((fold) => fold !== undefined).sort();
+    const what = `there is no fold ${absent.join(', ')} (there are: ${expected.join(', ') || 'none'})`;
+    throw dataError('folds', what, { expected, actual: absent });
+  }
+  return keep(dataset, ({ fold }) => folds.includes(fold ?? ''));
+}
+
+/** Two data sets over the same classes; no validation where none is asked for. */
+export function divide(
+  dataset: Dataset,
+  { trainFolds, valFolds, valFraction, seed }: SplitChoice,
+): { training: Dataset; validation: Dataset | undefined } {
+  if (valFolds !== undefined || trainFolds !== undefined) {
+    const validation = valFolds && selectFolds(dataset, valFolds);
+    const both = trainFolds?.filter((fold) => valFolds?.includes(fold)) ?? [];
+    if (both.length > 0) {
+      throw dataError('folds', `fold ${both.join(', ')} would both train and validate`);
+    }
+    const training =
+      trainFolds === undefined
+        ? keep(dataset, ({ fold }) => !valFolds?.includes(fold ?? ''))
+        : selectFolds(dataset, trainFolds);
+    if (training.clips.length === 0) throw dataError('folds', 'no clip is left to train on');
+    return { training, validation };
+  }
+  if (valFraction === 0) return { training: dataset, validation: undefined };
+  const { train, test } = splitStratified(dataset, { testFraction: valFraction, seed });
+  return { training: train, validation: test };
+}
+
+function keep(dataset: Dataset, wanted: (clip: Clip) => boolean): Dataset {
+  return { ...dataset, clips: dataset.clips.filter(wanted) };
+}

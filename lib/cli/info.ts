@@ -1,0 +1,51 @@
+import { findFfmpeg } from '../audio/ffmpeg.js';
+import { modelNames } from '../models/index.js';
+import { loadNative } from '../native.js';
+import { formatBytes } from './format.js';
+import { packageVersion } from './version.js';
+import { defineVerb, EXIT } from './verb.js';
+
+const CUDA_REASON = 'this build has no CUDA backend';
+
+/** `panns info`: what this installation is and can use. */
+export const info = defineVerb(
+  {
+    name: 'panns info',
+    summary: 'Show versions, processor, audio library and devices',
+    options: { json: { type: 'boolean', help: 'print JSON' } },
+  },
+  async ({ json }, _, { print }) => {
+    const addon = loadNative();
+    const cpu = addon.cpu();
+    const audio = addon.audioLibrary();
+    const ffmpeg = findFfmpeg();
+    const facts = {
+      version: packageVersion(),
+      native: addon.version,
+      node: process.versions.node,
+      platform: `${process.platform}-${process.arch}`,
+      cpu,
+      cuda: { available: false, reason: CUDA_REASON },
+      audioLibrary: audio,
+      ffmpeg: ffmpeg ?? null,
+      models: modelNames,
+    };
+    if (json) {
+      print(JSON.stringify(facts));
+      return EXIT.ok;
+    }
+    const rows: [string, string][] = [
+      ['panns', `${facts.version} (native ${facts.native})`],
+      ['Node.js', facts.node],
+      ['platform', facts.platform],
+      ['CPU', `${cpu.name}, ${cpu.cores} cores, ${formatBytes(cpu.memoryBytes)}`],
+      ['CPU kernels', cpu.tier],
+      ['CUDA', `not used: ${CUDA_REASON}`],
+      ['audio library', audio.error === '' ? `${audio.version} (${audio.path})` : `none: ${audio.error}`],
+      ['ffmpeg', ffmpeg ?? 'none: AAC, M4A and the sound of videos cannot be read'],
+      ['models', modelNames.join(', ')],
+    ];
+    for (const [name, value] of rows) print(`${name.padEnd(15)}${value}`);
+    return EXIT.ok;
+  },
+);

@@ -1,0 +1,200 @@
+"""What each op means, in PyTorch and float64."""
+
+import librosa
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+def pair(v):
+    return tuple(v) if isinstance(v, list) else (v, v)
+
+
+def epilogue(a, y):
+    if a.get("relu"):
+        y = F.relu(y)
+    return F.avg_pool2d(y, 2) if a.get("avg_pool_2x2") else y
+
+
+def filter_bank(rate, window, bins, fmin, fmax):
+    """(window / 2 + 1, bins): triangles on Slaney's mel scale, of equal area."""
+    mel = librosa.filters.mel(
+        sr=rate, n_fft=window, n_mels=bins, fmin=fmin, fmax=fmax, dtype=np.float64
+    )
+    return torch.from_numpy(mel.T)
+
+
+def logmel(a, x):
+    """(N, S) to (N, 1, T, F) in dB."""
+    window, hop = a["window_size"], a["hop_size"]
+    hann = torch.hann_window(window, periodic=True, dtype=torch.float64)
+    padded = F.pad(x[:, None], (window // 2, window // 2), mode="reflect")[:, 0]
+    frames = padded.unfold(1, window, hop) * hann
+    power = torch.fft.rfft(frames).abs() ** 2
+    bank = filter_bank(a["sample_rate"], window, a["mel_bins"], a["fmin"], a["fmax"])
+    return 10 * torch.log10((power @ bank).clamp(min=1e-10))[:, None]
+
+
+def batch_norm(a, x, gamma, beta, mean, var):
+    freq, eps = a.get("axis") == "freq", a.get("eps", 1e-5)
+    x = x.transpose(1, 3) if freq else x
+    mean, var = mean.clone(), var.clone()
+    y = F.batch_norm(x, mean, var, gamma, beta, a.get("training", False), a.get("momentum", 0.1), eps)
+    y = epilogue(a, y.transpose(1, 3) if freq else y)
+    if not a.get("training"):
+        return y
+    over = x.detach().transpose(0, 1).flatten(1)
+    invstd = 1 / torch.sqrt(over.var(1, unbiased=False) + eps)
+    return y, over.mean(1), invstd, mean, var
+
+
+def fold_batch_norm(a, w, gamma, beta, mean, var):
+    scale = gamma / torch.sqrt(var + a.get("eps", 1e-5))
+    return w * scale[:, None, None, None], beta - mean * scale
+
+
+def conv(a, x, w, bias=None):
+    y = F.conv2d(
+        x,
+        w,
+        bias,
+        pair(a.get("stride", 1)),
+        pair(a.get("padding", 0)),
+        pair(a.get("dilation", 1)),
+        a.get("groups", 1),
+    )
+    return epilogue(a, y)
+
+
+def pool(a, x):
+    kernel = pair(a["kernel"])
+    stride, padding = pair(a.get("stride", kernel)), pair(a.get("padding", 0))
+    mean = F.avg_pool2d(x, kernel, stride, padding)
+    largest = F.max_pool2d(x, kernel, stride, padding)
+    return {"avg": mean, "max": largest, "avg+max": mean + largest}[a["kind"]]
+
+
+def reduce(a, x):
+    if a["axis"] == "freq":
+        return x.mean(3, keepdim=True)
+    x = x[..., 0]
+    return {"mean": x.mean(2), "max": x.amax(2), "max+mean": x.amax(2) + x.mean(2)}[a["kind"]]
+
+
+def linear(a, x, w, bias=None):
+    return epilogue(a, F.linear(x, w, bias))
+
+
+def mixup(a, x, weights):
+    w = weights.reshape(-1, *[1] * (x.dim() - 1))
+    return x[0::2] * w[0::2] + x[1::2] * w[1::2]
+
+
+OPS = {
+    "logmel": logmel,
+    "batch_norm": batch_norm,
+    "fold_batch_norm": fold_batch_norm,
+    "conv": conv,
+    "pool": pool,
+    "reduce": reduce,
+    "linear": linear,
+    "mixup": mixup,
+    "relu": lambda a, x: F.relu(x),
+    "add": lambda a, x, y: x + y,
+    "sigmoid": lambda a, x: torch.sigmoid(x),
+    "softmax": lambda a, x: F.softmax(x, -1),
+    "bce": lambda a, p, y: F.binary_cross_entropy(p, y)[None],
+    "cross_entropy": lambda a, z, y: F.cross_entropy(z, y)[None],
+}
+
+
+def tensors(shapes, arrays):
+    pairs = zip(arrays, shapes)
+    return [torch.from_numpy(x.astype(np.float64)).reshape(s) for x, s in pairs]
+
+
+def evaluate(header, inputs):
+    out = OPS[header["op"]](header["attrs"], *inputs)
+    return out if isinstance(out, tuple) else (out,)
+
+
+def forward(header, arrays):
+    out = evaluate(header, tensors(header["shapes"], arrays))
+    return {"shapes": [list(y.shape) for y in out]}, [y.numpy() for y in out]
+
+
+def gradient(header, arrays):
+    """Of sum(dy * y) in each input of "wants": by autograd, and probed by central differences.
+
+    dy comes last. The reply gives, for each such input, the gradient; then, for some elements (their
+    indices in "probes"), the difference quotients.
+    """
+    inputs = tensors(header["shapes"], arrays[:-1])
+    dy = torch.from_numpy(arrays[-1].astype(np.float64))
+    for i in header["wants"]:
+        inputs[i].requires_grad_()
+
+    def loss():
+        return (evaluate(header, inputs)[0].flatten() * dy).sum()
+
+    grads = torch.autograd.grad(loss(), [inputs[i] for i in header["wants"]])
+    random = np.random.default_rng(header["seed"])
+    probes, quotients = [], []
+    with torch.no_grad():
+        for i in header["wants"]:
+            flat = inputs[i].view(-1)
+            chosen = random.choice(flat.numel(), min(8, flat.numel()), replace=False)
+            found = []
+            for k in chosen:
+                # The cube root of float64's precision balances truncation and rounding.
+                center, h = flat[k].item(), 6e-6 * max(1.0, abs(flat[k].item()))
+                flat[k] = center + h
+                high = loss().item()
+                flat[k] = center - h
+                low = loss().item()
+                flat[k] = center
+                found.append((high - low) / (2 * h))
+            probes.append([int(k) for k in chosen])
+            quotients.append(np.array(found))
+    return {"probes": probes}, [g.numpy() for g in grads] + quotients
+
+
+def optimizer(kind, attrs, parameters, lr):
+    a = dict(attrs)
+    if kind == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, **a)
+    betas = (a.pop("beta1", 0.9), a.pop("beta2", 0.999))
+    cls = torch.optim.AdamW if a.pop("decoupled", False) else torch.optim.Adam
+    a.setdefault("weight_decay", 0)  # AdamW's own default is 0.01
+    return cls(parameters, lr=lr, betas=betas, **a)
+
+
+def optimize(header, arrays):
+    """One parameter, then a gradient a step, to the parameter after each step and the last state."""
+    p = torch.nn.Parameter(torch.from_numpy(arrays[0].astype(np.float64)))
+    o = optimizer(header["kind"], header["attrs"], [p], header["lr"])
+    after = []
+    for g in arrays[1:]:
+        p.grad = torch.from_numpy(g.astype(np.float64))
+        o.step()
+        after.append(p.detach().numpy().copy())
+    state = {k: v for k, v in o.state[p].items() if torch.is_tensor(v) and v.dim() > 0}
+    return {"slots": list(state)}, after + [v.numpy() for v in state.values()]
+
+
+def clip(header, arrays):
+    parameters = []
+    for g in arrays:
+        p = torch.nn.Parameter(torch.zeros(g.size, dtype=torch.float64))
+        p.grad = torch.from_numpy(g.astype(np.float64))
+        parameters.append(p)
+    before = parameters[0].grad.clone()
+    norm = torch.nn.utils.clip_grad_norm_(parameters, header["max_norm"])
+    nonzero = before.abs().argmax()
+    return {"norm": norm.item(), "scale": (parameters[0].grad[nonzero] / before[nonzero]).item()}, []
+
+
+def mel(header, arrays):
+    """The filter bank as librosa makes it: float64 inside, float32 at the end."""
+    bank = filter_bank(*(header[k] for k in ("rate", "window", "bins", "fmin", "fmax")))
+    return {"shape": list(bank.shape)}, [bank.numpy()]

@@ -1,0 +1,21 @@
+// Leaves the process in the middle of a step of the public Trainer.
+import { createModel, fromFolder, Trainer } from '../../lib/index.js';
+import { mkdtempSync, mkdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { writeWav16 } from '../../lib/audio/wav.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'panns-exit-'));
+process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
+for (const name of ['one', 'two']) {
+  mkdirSync(join(folder, name));
+  for (const clip of ['a', 'b']) {
+    const samples = new Float32Array(320_000).map(() => Math.random() - 0.5);
+    await writeWav16(join(folder, name, `${clip}.wav`), samples, 32000);
+  }
+}
+const dataset = await fromFolder(folder);
+const model = await createModel('Cnn6', { classes: ['one', 'two'] });
+const trainer = new Trainer(model, { dataset, batchSize: 4, clipSeconds: 10, steps: 1 });
+setTimeout(() => process.stdout.write('leaving\n', () => process.exit(7)), 1500);
+for await (const _ of trainer) process.stdout.write('{"done":true}\n');

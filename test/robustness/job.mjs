@@ -1,0 +1,186 @@
+// Drives the addon by itself in a worker thread (workerData) or a process (PANNS_JOB), without
+// TypeScript: starting takes milliseconds, and what is measured is the addon's.
+import { createRequire } from 'node:module';
+import { isMainThread, parentPort, workerData } from 'node:worker_threads';
+
+const request = isMainThread ? JSON.parse(process.env.PANNS_JOB) : workerData;
+const { job, spec, batch = 1, samples = 8000, threads = 1, seed = 1 } = request;
+const addon = createRequire(import.meta.url)(request.binding);
+
+/** A line for the parent process, or a message for the parent thread. */
+function report(fields) {
+  if (isMainThread) process.stdout.write(`${JSON.stringify(fields)}\n`);
+  else parentPort.postMessage(fields);
+}
+
+/** Noise that depends on the seed alone. */
+function noise(length) {
+  let state = seed >>> 0 || 1;
+  return new Float32Array(length).map(() => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 31 - 1;
+  });
+}
+
+async function newModel() {
+  const model = await addon.createModel(spec, { device: 'cpu', threads }, samples);
+  await model.initialise(BigInt(seed));
+  return model;
+}
+
+async function newSession(model) {
+  const classes = spec.nodes[spec.outputs.logits].attrs.out_features;
+  const session = await addon.createSession(model, spec, {
+    ...{ batch, samples, mixup: false, loss: 'bce', frozen: [], passesOff: [] },
+    optimizer: { kind: 'adam', attrs: {} },
+  });
+  const waveform = noise(batch * samples);
+  const target = noise(batch * classes).map((x) => (x > 0.4 ? 1 : 0));
+  const step = (index, update = true) =>
+    session.step(waveform, target, undefined, {
+      ...{ seed: BigInt(seed), step: index, lr: 1e-3, maxNorm: 0, update },
+    });
+  return { session, step };
+}
+
+const jobs = {
+  /** Trains until it is stopped from outside. */
+  async train() {
+    const { step } = await newSession(await newModel());
+    for (let i = 0; ; i++) {
+      const done = step(i);
+      report({ busy: i });
+      await done;
+      report({ done: i });
+    }
+  },
+
+  /** Infers until it is stopped from outside. */
+  async infer() {
+    const model = await newModel();
+    const waveform = noise(batch * samples);
+    for (let i = 0; ; i++) {
+      const done = model.infer(waveform, batch, samples, ['clipwise_output']);
+      report({ busy: i });
+      await done;
+      report({ done: i });
+    }
+  },
+
+  /** Leaves in the middle of a step, with the engine stopped in an exit handler or not. */
+  async exit() {
+    if (request.stop) process.once('exit', () => addon.stop());
+    const { step } = await newSession(await newModel());
+    step(0).then(() => report({ done: 0 }));
+    setTimeout(() => {
+      process.stdout.write('leaving\n', () => process.exit(7));
+    }, request.after);
+  },
+
+  /** Loads the addon, works, and has nothing left to do. */
+  async idle() {
+    const model = await newModel();
+    await model.infer(noise(samples), 1, samples, ['logits']);
+    process.stdout.write('leaving\n');
+  },
+
+  /** Nothing but the addon's jobs keeps the process alive; nobody awaits the last. */
+  async unresolved() {
+    const { step } = await newSession(await newModel());
+    step(0).then(() => report({ done: 0 }));
+    step(1).then(() => report({ done: 1 }));
+    process.once('exit', (code) => report({ exit: code }));
+  },
+
+  /** One inference and one step: everything that came out, bit for bit. */
+  async results() {
+    const model = await newModel();
+    const rounds = [];
+    for (let round = 0; round < (request.rounds ?? 1); round++) {
+      const inferred = await model.infer(noise(batch * samples), batch, samples, Object.keys(spec.outputs));
+      const { session, step } = await newSession(model);
+      const { loss } = await step(round);
+      const gradients = {};
+      for (const { name, trainable } of model.parameters()) {
+        if (trainable) gradients[name] = await session.gradient(name);
+      }
+      rounds.push({ inferred, loss, gradients });
+      session.dispose();
+    }
+    const weights = {};
+    for (const { name } of model.parameters()) weights[name] = await model.get(name);
+    report({ rounds, weights });
+  },
+
+  /** Keeps asking for models with many threads, where the system gives only a few. */
+  async threads() {
+    const outcomes = [];
+    for (let i = 0; i < 3; i++) {
+      const outcome = await addon.createModel(spec, { device: 'cpu', threads: 512 }, samples).then(
+        () => 'made',
+        (error) => error.code ?? error.message,
+      );
+      outcomes.push(outcome);
+    }
+    const one = await addon.createModel(spec, { device: 'cpu', threads: 1 }, samples).then(
+      () => 'made',
+      (error) => error.code,
+    );
+    report({ outcomes, one });
+  },
+
+  /** Models that nobody keeps, with and without calls of the collector. */
+  async forgotten() {
+    const rss = [];
+    for (let i = 0; i < request.count; i++) {
+      const model = await newModel();
+      await model.infer(noise(batch * samples), batch, samples, ['logits']);
+      if (request.dispose) model.dispose();
+      if (request.collect) {
+        globalThis.gc();
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      rss.push(process.memoryUsage.rss());
+    }
+    report({ rss });
+  },
+
+  /** Sessions that are disposed of, or not. */
+  async sessions() {
+    const rss = [];
+    const model = await newModel();
+    for (let i = 0; i < request.count; i++) {
+      const { session, step } = await newSession(model);
+      await step(i);
+      session.dispose();
+      rss.push(process.memoryUsage.rss());
+    }
+    report({ rss });
+  },
+
+  /** A list of calls with wild specs: each ends with a model, or with an error that has a code. */
+  async specs() {
+    for (const [index, wild] of request.specs.entries()) {
+      report({ index });
+      const outcome = {};
+      try {
+        const text = JSON.parse(wild, (_, value) => {
+          if (value === '\u0000nan') return Number.NaN;
+          return value === '\u0000infinity' ? Number.POSITIVE_INFINITY : value;
+        });
+        const model = await addon.createModel(text, { device: 'cpu', threads: 1 }, samples);
+        outcome.made = true;
+        await model.initialise(1n);
+        const result = await model.infer(noise(samples), 1, samples, Object.keys(text.outputs));
+        outcome.inferred = Object.values(result).every((values) => values instanceof Float32Array);
+        model.dispose();
+      } catch (error) {
+        outcome.code = error.code ?? null;
+        outcome.message = error.message;
+      }
+      report({ index, ...outcome, rss: process.memoryUsage.rss() });
+    }
+  },
+};
+
+await jobs[job]();
