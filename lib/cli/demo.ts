@@ -67,7 +67,7 @@ export const demo = defineVerb(
       ...{ dataset: training.dataset, decode: training.decode, clipSeconds: SECONDS },
       ...{ batchSize: BATCH, epochs, seed, signal: context.signal },
       optimizer: { kind: 'adam', lr: 2e-3 },
-      schedule: { kind: 'cosine', warmup: 10 },
+      schedule: { kind: 'cosine', warmup: Math.min(10, Math.floor((epochs * scenes) / BATCH / 4)) },
     });
     const learned = await learn(trainer, json, context);
     const evaluation = await evaluate(model, heldOut.dataset, {

@@ -13,7 +13,10 @@ export const OPTIMIZER_PREFIX = 'optimizer.';
 
 /** The metadata that makes a file of weights a model. */
 export function modelMetadata(description: ModelDescription): [string, string][] {
-  return [[KEY, JSON.stringify({ version: VERSION, ...description })]];
+  const { name, config, labels, embeddingSize, minimumSamples, spec, stateDict } = description;
+  // In this order, whichever way the description was made: equal models give equal files.
+  const ordered = { name, config, labels, embeddingSize, minimumSamples, spec, stateDict };
+  return [[KEY, JSON.stringify({ version: VERSION, ...ordered })]];
 }
 
 /**
@@ -81,8 +84,8 @@ function readDescription(text: string | undefined, path: string): ModelDescripti
   if (!(named && counted && isCount(classes) && labelled && graph && entries && numbers)) {
     throw damaged('the description of the model is incomplete');
   }
-  const { version: _, ...description } = value;
-  return { labels: undefined, ...description } as unknown as ModelDescription;
+  const known = { name, config, labels, embeddingSize, minimumSamples, spec, stateDict };
+  return known as unknown as ModelDescription;
 }
 
 const CONFIG_NUMBERS = ['sampleRate', 'windowSize', 'hopSize', 'melBins', 'fmin', 'fmax'];

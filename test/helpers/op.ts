@@ -96,7 +96,7 @@ export async function openLab(t: Test): Promise<Lab> {
   return {
     ...openDraws(t),
     oracle: await openOracle(t),
-    run: ({ op, attrs = {}, inputs, state = {} }) =>
+    run: async ({ op, attrs = {}, inputs, state = {} }) =>
       // runOp takes attributes out of the object it is given.
       native.runOp(op, { ...attrs }, [...inputs], state),
     tiers: new Map(slower.map((name) => [name, worker({ PANNS_CPU: name })])),

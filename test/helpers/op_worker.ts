@@ -2,7 +2,7 @@
 // for the life of a process.
 import type { OpTensor, StepState } from '../../lib/addon.js';
 import { loadNative } from '../../lib/native.js';
-import { decode, encode } from './peer.js';
+import { encode, openReader } from './peer.js';
 
 interface Request {
   op: string;
@@ -12,9 +12,9 @@ interface Request {
 }
 
 const native = loadNative();
+const read = openReader(process.stdin);
 
 async function answer(request: Request, arrays: Float32Array[]) {
-  if (request.op === '') return { header: { ...native.cpu() }, arrays: [] };
   const inputs = request.tensors.map((tensor, i) => ({
     ...tensor,
     data: arrays[i] ?? new Float32Array(),
@@ -27,7 +27,7 @@ async function answer(request: Request, arrays: Float32Array[]) {
 }
 
 for (;;) {
-  const message = await decode(process.stdin);
+  const message = await read();
   if (message === undefined) break;
   const reply = await answer(message.header as unknown as Request, message.arrays).catch(
     (error: Error) => ({ header: { error: error.message }, arrays: [] }),

@@ -30,38 +30,50 @@ export function encode(
   ];
 }
 
-/** The next message of a stream; undefined at its end. */
-export async function decode(stream: Readable): Promise<Message | undefined> {
-  const size = await take(stream, 4);
-  if (size === undefined) return undefined;
-  const json = await take(stream, size.readUInt32LE());
-  if (json === undefined) return undefined;
-  const { lengths, ...header } = JSON.parse(json.toString()) as { lengths: number[] };
-  const arrays: Float32Array[] = [];
-  for (const length of lengths) {
-    const array = new Float32Array(length);
-    const bytes = await take(stream, 4 * length);
-    if (bytes === undefined) return undefined;
-    new Uint8Array(array.buffer).set(bytes);
-    arrays.push(array);
+/** Messages out of a stream, one after another; undefined at its end. */
+export function openReader(stream: Readable): () => Promise<Message | undefined> {
+  const chunks: Buffer[] = [];
+  let held = 0;
+  let ended = false;
+  let wake = () => {};
+  stream.on('data', (chunk: Buffer) => {
+    chunks.push(chunk);
+    held += chunk.length;
+    wake();
+  });
+  for (const event of ['end', 'close', 'error']) {
+    stream.on(event, () => {
+      ended = true;
+      wake();
+    });
   }
-  return { header, arrays };
-}
-
-async function take(stream: Readable, bytes: number): Promise<Buffer | undefined> {
-  if (bytes === 0) return Buffer.alloc(0);
-  for (;;) {
-    const chunk = stream.read(bytes) as Buffer | null;
-    if (chunk !== null) return chunk.length === bytes ? chunk : undefined;
-    if (stream.readableEnded || stream.destroyed) return undefined;
-    const stop = new AbortController();
-    await Promise.race(
-      ['readable', 'end', 'close'].map((event) =>
-        once(stream, event, { signal: stop.signal }).catch(() => undefined),
-      ),
-    );
-    stop.abort();
-  }
+  const take = async (bytes: number): Promise<Buffer | undefined> => {
+    while (held < bytes) {
+      if (ended) return undefined;
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+    const all = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
+    held -= bytes;
+    chunks.splice(0, chunks.length, all.subarray(bytes));
+    return all.subarray(0, bytes);
+  };
+  return async () => {
+    const size = await take(4);
+    const json = size && (await take(size.readUInt32LE()));
+    if (json === undefined) return undefined;
+    const { lengths, ...header } = JSON.parse(json.toString()) as { lengths: number[] };
+    const arrays: Float32Array[] = [];
+    for (const length of lengths) {
+      const bytes = await take(4 * length);
+      if (bytes === undefined) return undefined;
+      const array = new Float32Array(length);
+      new Uint8Array(array.buffer).set(bytes);
+      arrays.push(array);
+    }
+    return { header, arrays };
+  };
 }
 
 /** Starts a program as a {@link Peer}; a request that it answers with `error` throws. */
@@ -85,9 +97,10 @@ export function startPeer(
   });
   child.stdin.on('error', () => undefined);
 
+  const read = openReader(child.stdout);
   const ask = async (header: Record<string, unknown>, arrays: readonly Float32Array[]) => {
     for (const bytes of encode(header, arrays)) child.stdin.write(bytes);
-    const reply = await decode(child.stdout);
+    const reply = await read();
     if (reply === undefined) throw new Error(`${program} gave no answer: ${complaint}`);
     const { error } = reply.header;
     if (error !== undefined) throw new Error(String(error));

@@ -337,8 +337,9 @@ ConvShape random_shape() {
       }
     }
     if (pick(0, 2) == 0) {  // Winograd's own shape
-      s.kernel_t = s.kernel_f = 3;
-      s.stride_t = s.stride_f = s.dilation_t = s.dilation_f = s.pad_t = s.pad_f = 1;
+      s.kernel_t = s.kernel_f = pick(0, 1) == 0 ? 3 : 5;
+      s.stride_t = s.stride_f = s.dilation_t = s.dilation_f = 1;
+      s.pad_t = s.pad_f = s.kernel_t / 2;
     }
     if (s.in_t + 2 * s.pad_t > s.dilation_t * (s.kernel_t - 1) &&
         s.in_f + 2 * s.pad_f > s.dilation_f * (s.kernel_f - 1)) {
@@ -449,13 +450,13 @@ void test_errors() {
   small.pad_t = small.pad_f = 0;
   ConvShape grouped = square(1, 16, 16, 8, 8, 3);
   grouped.groups = 3;
-  ConvShape five = square(1, 16, 16, 8, 8, 5);
+  const ConvShape seven = square(1, 16, 16, 8, 8, 7);
   const auto make = [](const ConvShape& s, ConvAlgo algo) {
     return [=] { Conv conv(s, ConvPass::forward, {.algo = algo}); };
   };
   tap::ok(throws("ERR_PANNS_SHAPE", make(small, ConvAlgo::automatic)), "a kernel that does not fit");
   tap::ok(throws("ERR_PANNS_SHAPE", make(grouped, ConvAlgo::automatic)), "groups that do not divide");
-  tap::ok(throws("ERR_PANNS_UNSUPPORTED", make(five, ConvAlgo::winograd)), "5x5 by Winograd");
+  tap::ok(throws("ERR_PANNS_UNSUPPORTED", make(seven, ConvAlgo::winograd)), "7x7 by Winograd");
 }
 
 }  // namespace

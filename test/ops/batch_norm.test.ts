@@ -81,7 +81,7 @@ const channelShapes = [
   [2, 16, 5, 8],
   [3, 20, 7, 5],
   [4, 64, 3, 2],
-  [2, 3, 1, 1],
+  [4, 3, 1, 1],
 ];
 const epilogues: readonly Attrs[] = [
   { relu: true },

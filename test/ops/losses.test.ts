@@ -66,7 +66,8 @@ t.test('bce: saturated scores', async (t) => {
   const truth = await lab.oracle.call('forward', header, [p.data, y.data]);
   t.equal(truth.arrays[0]?.[0], 50);
   const one = Float32Array.of(1);
-  const request = { ...header, wants: [0], seed: 1 };
+  // No differences: they would leave 0..1.
+  const request = { ...header, wants: [0] };
   const back = await lab.oracle.call('gradient', request, [p.data, y.data, one]);
   t.same([...(dp?.data ?? [])], [...(back.arrays[0] ?? [])]);
 });

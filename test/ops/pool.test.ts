@@ -28,7 +28,7 @@ const cases = windows.flatMap((window, i) =>
       op: 'pool',
       attrs,
       inputs: [x],
-      kind: kind === 'max' ? 'exact' : 'once',
+      kind: kind === 'max' ? 'exact' : 'mean',
       gradientKind: 'mean',
       backward: (dy: OpTensor) => [{ op: 'pool_backward', attrs, inputs: [x, dy], of: [0] }],
     };

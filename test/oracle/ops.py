@@ -68,7 +68,7 @@ def conv(a, x, w, bias=None):
 
 def pool(a, x):
     kernel = pair(a["kernel"])
-    stride, padding = pair(a.get("stride", kernel)), pair(a.get("padding", 0))
+    stride, padding = pair(a.get("stride", a["kernel"])), pair(a.get("padding", 0))
     mean = F.avg_pool2d(x, kernel, stride, padding)
     largest = F.max_pool2d(x, kernel, stride, padding)
     return {"avg": mean, "max": largest, "avg+max": mean + largest}[a["kind"]]
@@ -126,8 +126,8 @@ def forward(header, arrays):
 def gradient(header, arrays):
     """Of sum(dy * y) in each input of "wants": by autograd, and probed by central differences.
 
-    dy comes last. The reply gives, for each such input, the gradient; then, for some elements (their
-    indices in "probes"), the difference quotients.
+    dy comes last. The reply gives, for each such input, the gradient; then, if there is a "seed", for
+    some elements (their indices in "probes") the difference quotients.
     """
     inputs = tensors(header["shapes"], arrays[:-1])
     dy = torch.from_numpy(arrays[-1].astype(np.float64))
@@ -138,6 +138,8 @@ def gradient(header, arrays):
         return (evaluate(header, inputs)[0].flatten() * dy).sum()
 
     grads = torch.autograd.grad(loss(), [inputs[i] for i in header["wants"]])
+    if "seed" not in header:
+        return {}, [g.numpy() for g in grads]
     random = np.random.default_rng(header["seed"])
     probes, quotients = [], []
     with torch.no_grad():

@@ -1,9 +1,10 @@
-// Drives the addon by itself in a worker thread (workerData) or a process (PANNS_JOB), without
-// TypeScript: starting takes milliseconds, and what is measured is the addon's.
+// Drives the addon by itself in a worker thread (told by workerData) or a process (by JSON on its
+// standard input), without TypeScript: it starts in milliseconds, and what is measured is the addon's.
+import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 
-const request = isMainThread ? JSON.parse(process.env.PANNS_JOB) : workerData;
+const request = isMainThread ? JSON.parse(readFileSync(0, 'utf8')) : workerData;
 const { job, spec, batch = 1, samples = 8000, threads = 1, seed = 1 } = request;
 const addon = createRequire(import.meta.url)(request.binding);
 
@@ -127,6 +128,44 @@ const jobs = {
       (error) => error.code,
     );
     report({ outcomes, one });
+  },
+
+  /** Counts whose product is a multiple of 2^64, so that unchecked arithmetic sees a small one. */
+  async overflow() {
+    const none = new Float32Array(0);
+    const [batch, length] = [2 ** 62, 8000];
+    const calls = {
+      infer: async () => (await newModel()).infer(none, batch, length, ['logits']),
+      text: async () => (await newModel()).text(batch, length, []),
+      features: async () => {
+        const front = { sampleRate: 8000, windowSize: 256, hopSize: 80, melBins: 16, fmin: 50, fmax: 4000 };
+        return addon.createFeatures(front, 1).run(none, batch, length, 'logmel');
+      },
+      // 2^20 x 2^20 channels with 2^16 x 2^16 taps are 2^72 weights.
+      weights: async () => {
+        const conv = (path, input, attrs) => ({ op: 'conv', path, inputs: [input], attrs });
+        const reduce = (axis, input) => ({ op: 'reduce', path: '', inputs: [input], attrs: { axis, kind: 'mean' } });
+        const wide = {
+          name: 'Wide',
+          nodes: [
+            { ...spec.nodes[0], inputs: ['waveform'] },
+            conv('a', '#0', { out_channels: 2 ** 20, kernel: 1 }),
+            conv('b', '#1', { out_channels: 2 ** 20, kernel: 2 ** 16, padding: 2 ** 16 }),
+            reduce('freq', '#2'),
+            reduce('time', '#3'),
+          ],
+          outputs: { out: 4 },
+        };
+        const model = await addon.createModel(wide, { device: 'cpu', threads: 1 }, length);
+        return model.infer(new Float32Array(length), 1, length, ['out']);
+      },
+    };
+    try {
+      await calls[request.target]();
+      report({ code: 'no error' });
+    } catch (error) {
+      report({ code: error.code ?? error.message });
+    }
   },
 
   /** Models that nobody keeps, with and without calls of the collector. */

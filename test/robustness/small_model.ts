@@ -95,15 +95,15 @@ export function runChild(
   request: JobRequest,
   { limit = 60_000, args = [] as string[], shell = '' } = {},
 ): Promise<ChildResult> {
-  const env = { ...process.env, PANNS_JOB: JSON.stringify({ ...request, binding: bindingPath() }) };
-  return runProgram(process.execPath, [...args, script], { env, limit, shell });
+  const input = JSON.stringify({ ...request, binding: bindingPath() });
+  return runProgram(process.execPath, [...args, script], { input, limit, shell });
 }
 
 /** Runs a program; `shell` is a command that sets limits before it. */
 export function runProgram(
   program: string,
   args: readonly string[],
-  { env = process.env as Record<string, string | undefined>, limit = 60_000, shell = '' } = {},
+  { input = '', limit = 60_000, shell = '' } = {},
 ): Promise<ChildResult> {
   const command = shell === '' ? [program, ...args] : ['bash', '-c', `${shell}; exec "$@"`, 'sh', program, ...args];
   return new Promise((resolve, reject) => {
@@ -111,11 +111,13 @@ export function runProgram(
     let left = Number.NaN;
     const out = { stdout: '', stderr: '' };
     const child = spawn(command[0] ?? program, command.slice(1), {
-      env,
       timeout: limit,
       killSignal: 'SIGKILL',
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['pipe', 'pipe', 'pipe'],
     });
+    // A program that ends early does not read it all.
+    child.stdin.on('error', () => undefined);
+    child.stdin.end(input);
     child.stdout.on('data', (text: Buffer) => {
       out.stdout += text;
       if (Number.isNaN(left) && out.stdout.includes('leaving\n')) left = performance.now();

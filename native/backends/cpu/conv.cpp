@@ -68,8 +68,10 @@ bool Conv::supports(const ConvShape& s, ConvPass pass, ConvAlgo algo) {
       // The kernels read and write whole blocks; only the input may be a single channel.
       return s.groups == 1 && s.out_c > 1 && (s.in_c > 1 || pass != ConvPass::backward_data);
     default:
-      return s.groups == 1 && s.out_c > 1 && s.in_c > 1 && s.kernel_t == 3 && s.kernel_f == 3 && s.stride_t == 1 && s.stride_f == 1 &&
-             s.pad_t == 1 && s.pad_f == 1 && s.dilation_t == 1 && s.dilation_f == 1;
+      return s.groups == 1 && s.out_c > 1 && s.in_c > 1 && s.kernel_t == s.kernel_f &&
+             (s.kernel_t == 3 || s.kernel_t == 5) && s.stride_t == 1 && s.stride_f == 1 &&
+             s.pad_t == s.kernel_t / 2 && s.pad_f == s.kernel_f / 2 && s.dilation_t == 1 &&
+             s.dilation_f == 1;
   }
 }
 

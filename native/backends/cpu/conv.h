@@ -3,8 +3,8 @@
 //
 // Three families compute it. `generic` serves every shape. `direct` serves dense convolutions
 // between blocks of 16 channels (forward also from one channel), near the machine's FMA peak.
-// `winograd` serves 3x3, stride 1, pad 1: F(2,3) along frequency, F(4,3) along time, a third of the
-// multiplications. A Conv is planned once for its shape; running it allocates nothing, and gives
+// `winograd` serves 3x3 and 5x5 with stride 1 that keep the size: F(4,3) or F(2,3) along frequency by
+// F(4,3) along time, and F(2,5) by F(2,5): a fourth to a third of the multiplications. A Conv is planned once for its shape; running it allocates nothing, and gives
 // the same bits for every number of threads.
 #pragma once
 

@@ -1,8 +1,8 @@
-// Forward and backward_data of 3x3 convolutions in the Winograd domain.
+// Forward and backward_data of 3x3 and 5x5 convolutions in the Winograd domain.
 //
 // Two orders. Where the transformed weight is small next to the caches it is made once and groups
 // of tiles are shared out, each transformed into its thread's scratch. Where it is large (24 or 36
-// floats for each 9), all tiles are transformed first and out blocks are shared out; each thread
+// floats for each 9, 36 for each 25), all tiles are transformed first and out blocks are shared out; each thread
 // transforms the weights of its out blocks piece by piece, so that they never leave its cache.
 #include <algorithm>
 
@@ -13,6 +13,7 @@ namespace panns::cpu {
 namespace {
 
 constexpr int64_t kCell = kChannelBlock * kChannelBlock;
+constexpr int64_t kMostTaps = 25;
 
 // Above this many floats (8 MB) the weight is transformed piece by piece.
 constexpr int64_t kSmallWeight = 2 << 20;
@@ -109,27 +110,27 @@ WinogradConv::WinogradConv(const ConvShape& s, ConvPass pass, const ConvOptions&
   if (small_) slot_v_ = slot.take(tiles_.points * v_point_);
   if (!small_) slot_u_ = slot.take(out_group_ * kWinogradTimePoints * u_point_);
   slot_m_ = slot.take(out_group_ * tiles_.points * m_point_);
-  slot_t_ = slot.take(forward_ || small_ ? 0 : out_group_ * piece_ * kWinogradTaps * kCell);
+  slot_t_ = slot.take(forward_ || small_ ? 0 : out_group_ * piece_ * tiles_.taps() * kCell);
   slot_ = slot.size();
   floats_ = slots_at_ + slot_ * std::max(1, options.threads);
 }
 
-// The 3x3 weights from source block s to destination block d, source channels first.
+// The weights from source block s to destination block d, source channels first.
 const float* WinogradConv::source_weight(const float* w, int64_t d, int64_t s,
                                          float* scratch) const {
   const int64_t block = forward_ ? d * w_.in_blocks() + s : s * w_.in_blocks() + d;
-  const float* const from = w + block * kWinogradTaps * kCell;
+  const float* const from = w + block * tiles_.taps() * kCell;
   if (forward_) return from;
-  k_.transpose(from, scratch, kWinogradTaps);
+  k_.transpose(from, scratch, tiles_.taps());
   return scratch;
 }
 
 // To u[d][point][s][16][16].
 void WinogradConv::transform_all(ThreadPool& pool, const float* w, float* u) const {
   pool.run(dst_.blocks() * src_.blocks(), [&](int64_t i, int) {
-    alignas(64) float scratch[kWinogradTaps * kCell];
+    alignas(64) float scratch[kMostTaps * kCell];
     const int64_t d = i / src_.blocks(), s = i % src_.blocks();
-    wk_.weight({source_weight(w, d, s, scratch), !forward_, 0, tiles_.mf + 2,
+    wk_.weight({source_weight(w, d, s, scratch), !forward_, 0, tiles_.rows,
                 u + d * tiles_.points * u_point_ + s * kCell, u_point_});
   });
 }
@@ -137,11 +138,11 @@ void WinogradConv::transform_all(ThreadPool& pool, const float* w, float* u) con
 void WinogradConv::transform_input(const float* src, int64_t first, int64_t last, int64_t block,
                                    float* v) const {
   tiles_.stretches(first, last, [&](int64_t n, int64_t tile_f, int64_t t, int64_t count, int64_t at) {
-    const int64_t row = tile_f * tiles_.mf - 1;
+    const int64_t row = tile_f * tiles_.mf - tiles_.k / 2;
     wk_.input({.x = src + n * src_.image() + row * src_.row() + block * src_.panel(),
                .x_row = src_.row(),
-               .first_row = row < 0 ? 1 : 0,
-               .last_row = std::min(tiles_.mf + 2, src_.f - row),
+               .first_row = std::max<int64_t>(0, -row),
+               .last_row = std::min(tiles_.rows, src_.f - row),
                .t = src_.t,
                .tile = t,
                .count = count,
@@ -218,11 +219,11 @@ void WinogradConv::late(const Job& job, const float* v, int64_t group, int64_t o
   r.y_out = tiles_.points * m_point_;
   r.out_blocks = std::min(out_group_, dst_.blocks() - d);
   r.pixels = last - first;
-  const int64_t cell = kWinogradTaps * kCell;
+  const int64_t cell = tiles_.taps() * kCell;
   for (int64_t s = 0; s < src_.blocks(); s += piece_) {
     r.blocks = std::min(piece_, src_.blocks() - s);
     r.start = s == 0 ? job.zeros : nullptr;
-    for (int64_t f = 0; f < tiles_.mf + 2; ++f) {
+    for (int64_t f = 0; f < tiles_.rows; ++f) {
       for (int64_t b = 0; b < r.out_blocks; ++b) {
         for (int64_t i = 0; i < r.blocks; ++i) {
           float* const kept = scratch + slot_t_ + (b * piece_ + i) * cell;

@@ -1,6 +1,7 @@
-// The transforms of the Winograd convolution, F(MF, 3) along frequency by F(4, 3) along time with
-// MF = 2 or 4: a tile of MF x 4 outputs reads (MF + 2) x 6 inputs and has as many points. The sums
-// over channels between the transforms are conv_kernels' `row` (and `weight_rows`).
+// The transforms of the Winograd convolution: 3x3 taps as F(MF, 3) along frequency, MF = 2 or 4, by
+// F(4, 3) along time; 5x5 taps as F(2, 5) by F(2, 5). A tile of MF x MT outputs reads
+// (MF + K - 1) x (MT + K - 1) inputs and has as many points, 6 of them along time. The sums over
+// channels between the transforms are conv_kernels' `row` (and `weight_rows`).
 // All offsets and steps count floats; a point (f, t) has the index 6 f + t.
 #pragma once
 
@@ -10,22 +11,21 @@
 
 namespace panns::cpu {
 
-constexpr int64_t kWinogradTime = 4;   // outputs of a tile along time
-constexpr int64_t kWinogradTaps = 9;
+constexpr int64_t kWinogradTimePoints = 6;
 
 // Transforms `count` tiles side by side in time, 16 channels: to v[point][tile][16].
 struct WinogradInput {
-  const float* x;            // the block's row MF * tile_f - 1, also where that is outside
+  const float* x;            // the block's row MF * tile_f - K / 2, also where that is outside
   int64_t x_row;
-  int64_t first_row, last_row;  // which of the MF + 2 rows are inside: [first, last)
+  int64_t first_row, last_row;  // which of the tile's rows are inside: [first, last)
   int64_t t;                 // length of a row
   int64_t tile, count;       // the first tile's place along time
   float* v;
   int64_t v_point;
 };
 
-// Transforms 16 x 16 weights of 3 x 3 taps [kf][kt][256] to u[point][256], for the points of some
-// rows [first, last) of the MF + 2 along frequency; u begins with the first of these.
+// Transforms 16 x 16 weights of K x K taps [kf][kt][256] to u[point][256], for the points of some
+// rows [first, last) along frequency; u begins with the first of these.
 struct WinogradWeight {
   const float* w;
   bool flip;                 // backward_data: the taps in reverse order
@@ -50,14 +50,14 @@ struct WinogradKernels {
   void (*input)(const WinogradInput&);
   void (*weight)(const WinogradWeight&);
   void (*output)(const WinogradOutput&);
-  // backward_weight: dy's tiles of MF x 4 (x and the rows then begin at MF * tile_f) to points,
+  // backward_weight: dy's tiles of MF x MT (x and the rows then begin at MF * tile_f) to points,
   // and the sums u[point][256] over all tiles to dw[kf][kt][256].
   void (*gradient)(const WinogradInput&);
   void (*weight_back)(const float* u, float* dw);
 };
 
 struct WinogradTable {
-  WinogradKernels by2, by4;  // MF = 2, 4
+  WinogradKernels k3_by2, k3_by4, k5;  // 3x3 with MF = 2, with MF = 4; 5x5
 };
 
 PANNS_TIERED(WinogradTable, winograd_kernels)

@@ -10,23 +10,28 @@
 
 namespace panns::cpu {
 
-constexpr int64_t kWinogradTimePoints = 6;
-
 struct WinogradTiles {
-  int64_t mf;            // outputs of a tile along frequency: 2 or 4
+  int64_t k;             // kernel size: 3 or 5
+  int64_t mf, mt;        // outputs of a tile along frequency and time
+  int64_t rows;          // inputs of a tile along frequency
   int64_t points;
   int64_t t, f, count;   // along time, along frequency, in the batch
 
   explicit WinogradTiles(const ConvShape& s)
-      : mf(rows(s)),
-        points((mf + 2) * kWinogradTimePoints),
-        t(div_up(s.in_t, kWinogradTime)),
+      : k(s.kernel_t),
+        mf(choose_mf(s)),
+        mt(kWinogradTimePoints - k + 1),
+        rows(mf + k - 1),
+        points(rows * kWinogradTimePoints),
+        t(div_up(s.in_t, mt)),
         f(div_up(s.in_f, mf)),
         count(s.n * t * f) {}
 
   const WinogradKernels& kernels(Tier tier) const {
-    return mf == 2 ? winograd_kernels(tier).by2 : winograd_kernels(tier).by4;
+    const WinogradTable& table = winograd_kernels(tier);
+    return k == 5 ? table.k5 : mf == 2 ? table.k3_by2 : table.k3_by4;
   }
+  int64_t taps() const { return k * k; }
 
   // Calls visit(n, tile_f, tile_t, count, at) for each stretch of one row in tiles [first, last);
   // `at` counts tiles from first.
@@ -41,10 +46,11 @@ struct WinogradTiles {
   }
 
  private:
-  // 4 where that means fewer products (36 for each 4 rows against 24 for each 2) and there are
-  // enough tiles to pay for the larger transformed weight.
-  static int64_t rows(const ConvShape& s) {
-    const int64_t tiles = s.n * div_up(s.in_f, 4) * div_up(s.in_t, kWinogradTime);
+  // 3x3: 4 where that means fewer products (36 for each 4 rows against 24 for each 2) and there
+  // are enough tiles to pay for the larger transformed weight.
+  static int64_t choose_mf(const ConvShape& s) {
+    if (s.kernel_t == 5) return 2;
+    const int64_t tiles = s.n * div_up(s.in_f, 4) * div_up(s.in_t, 4);
     return tiles >= 48 && 36 * div_up(s.in_f, 4) < 24 * div_up(s.in_f, 2) ? 4 : 2;
   }
 };

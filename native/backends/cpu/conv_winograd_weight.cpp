@@ -1,4 +1,4 @@
-// The gradient of 3x3 weights in the Winograd domain: the forward's algorithm transposed. For each
+// The gradient of 3x3 and 5x5 weights in the Winograd domain: the forward's algorithm transposed. For each
 // point, tiles of x times tiles of dy are summed over all tiles; one transform back gives dw.
 //
 // The tiles go in chunks whose transforms fit the last-level cache; the sums of a chunk are shared
@@ -84,12 +84,12 @@ void WinogradWeightConv::transform(const float* x, const float* dy, int64_t firs
   const Map& map = of_x ? x_ : y_;
   tiles_.stretches(first + from, last, [&](int64_t n, int64_t tile_f, int64_t tile_t,
                                            int64_t count, int64_t at) {
-    const int64_t row = tile_f * tiles_.mf - (of_x ? 1 : 0);
-    const int64_t rows = of_x ? tiles_.mf + 2 : tiles_.mf;
+    const int64_t row = tile_f * tiles_.mf - (of_x ? tiles_.k / 2 : 0);
+    const int64_t rows = of_x ? tiles_.rows : tiles_.mf;
     const WinogradInput in{
         .x = (of_x ? x : dy) + n * map.image() + row * map.row() + b * map.panel(),
         .x_row = map.row(),
-        .first_row = row < 0 ? 1 : 0,
+        .first_row = std::max<int64_t>(0, -row),
         .last_row = std::min(rows, map.f - row),
         .t = map.t,
         .tile = tile_t,
@@ -125,7 +125,7 @@ void WinogradWeightConv::unit(int64_t index, int64_t tiles, bool start, bool end
   if (!end) return;
   for (int64_t o = o0; o < o1; ++o) {
     for (int64_t i = i0; i < i1; ++i) {
-      wk_.weight_back(pair(o, i), dw + (o * w_.in_blocks() + i) * kWinogradTaps * kCell);
+      wk_.weight_back(pair(o, i), dw + (o * w_.in_blocks() + i) * tiles_.taps() * kCell);
     }
   }
 }

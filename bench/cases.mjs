@@ -1,0 +1,39 @@
+// What is compared: the same work for both sides, and the peers it is held against.
+const tenSeconds = 320000; // samples at 32 kHz
+
+export const cases = {
+  'cnn14-infer': {
+    title: 'Cnn14, inference of one 10 s clip, fp32',
+    work: { kind: 'infer', model: 'Cnn14', batch: 1, samples: tenSeconds, gflop: 42.2 },
+    peers: ['torch nchw', 'torch channels_last'],
+    goal: 2,
+  },
+  'cnn6-infer': {
+    title: 'Cnn6, inference of one 10 s clip, fp32',
+    work: { kind: 'infer', model: 'Cnn6', batch: 1, samples: tenSeconds, gflop: 22.0 },
+    peers: ['torch nchw', 'torch channels_last'],
+  },
+  'cnn14-train': {
+    title: 'Cnn14, training step of four 10 s clips, fp32, Adam',
+    work: { kind: 'train', model: 'Cnn14', batch: 4, samples: tenSeconds, gflop: 4 * 126 },
+    peers: ['torch nchw', 'torch channels_last'],
+    goal: 1.5,
+  },
+  'cnn6-train': {
+    title: 'Cnn6, training step of four 10 s clips, fp32, Adam',
+    work: { kind: 'train', model: 'Cnn6', batch: 4, samples: tenSeconds, gflop: 4 * 65 },
+    peers: ['torch nchw', 'torch channels_last'],
+  },
+  logmel: {
+    title: 'log-mel of 10 s at 32 kHz',
+    work: { kind: 'logmel', samples: tenSeconds, repeat: 10 },
+    peers: ['torch conv1d', 'torch stft'],
+    goal: 10,
+  },
+  resample: {
+    title: 'resampling 10 s from 44.1 to 32 kHz, one thread',
+    work: { kind: 'resample', samples: 441000, from: 44100, to: 32000, repeat: 10 },
+    peers: ['soxr HQ'],
+    goal: 1,
+  },
+};

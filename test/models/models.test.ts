@@ -1,0 +1,196 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { type Builder, buildGraph, type Tensor } from '../../lib/models/graph.js';
+import { describeModel, modelNames } from '../../lib/models/index.js';
+import { resolveOptions } from '../../lib/models/options.js';
+import type { ModelDescription } from '../../lib/models/row.js';
+
+const root = join(import.meta.dirname, '..', '..');
+const shared = process.env.PANNS_SHARED ?? join(root, '..', 'shared');
+const reference = join(shared, 'reference', 'panns_state_dicts.json');
+
+/** Parameters that train and values in norms' buffers, as counted by PyTorch. */
+const COUNTS: Record<string, readonly [trainable: number, buffers: number]> = {
+  Cnn6: [4_837_455, 2_053],
+  Cnn10: [5_219_279, 3_977],
+  Cnn14: [80_753_615, 16_269],
+};
+
+function count({ stateDict }: ModelDescription, roles: readonly string[]): number {
+  const sizes = stateDict.map(({ shape, role }) =>
+    roles.includes(role) ? shape.reduce((product, n) => product * n, 1) : 0,
+  );
+  return sizes.reduce((sum, size) => sum + size, 0);
+}
+
+t.test('the models have the parameters of the paper', async (t) => {
+  t.same(modelNames, Object.keys(COUNTS));
+  for (const [name, [trainable, buffers]] of Object.entries(COUNTS)) {
+    const model = describeModel(name);
+    t.equal(count(model, ['parameter']), trainable, name);
+    t.equal(count(model, ['buffer', 'counter']), buffers, `${name} buffers`);
+    // 2 * 513 * 1024 of the transform and 513 * 64 of the filter bank.
+    t.equal(count(model, ['derived']), 1_083_456, `${name} front-end`);
+  }
+});
+
+const absent = existsSync(reference) ? false : `${reference} is not there`;
+t.test('state dicts equal those of the published models', { skip: absent }, async (t) => {
+  const published = JSON.parse(readFileSync(reference, 'utf8')) as Record<string, unknown>;
+  for (const name of modelNames) {
+    const entries = describeModel(name).stateDict.map(({ name, shape, dtype }) => {
+      return [name, shape, dtype === 'F32' ? 'float32' : 'int64'];
+    });
+    t.same(entries, published[name], name);
+  }
+  const mel32 = describeModel('Cnn14', { melBins: 32 }).stateDict;
+  t.same(
+    mel32.map(({ name, shape }) => [name, shape]),
+    (published.Cnn14_mel32 as [string, number[]][]).map(([name, shape]) => [name, shape]),
+    'Cnn14_mel32',
+  );
+  const slow = describeModel('Cnn14', { sampleRate: 16000 }).stateDict;
+  t.same(
+    slow.map(({ name, shape }) => [name, shape]),
+    (published.Cnn14_16k as [string, number[]][]).map(([name, shape]) => [name, shape]),
+    'Cnn14_16k',
+  );
+});
+
+t.test('the shortest clip keeps one frame after the last pool', async (t) => {
+  t.equal(describeModel('Cnn6').minimumSamples, 4800);
+  t.equal(describeModel('Cnn10').minimumSamples, 4800);
+  t.equal(describeModel('Cnn14').minimumSamples, 9920);
+  t.equal(describeModel('Cnn14', { sampleRate: 16000 }).minimumSamples, 4960);
+  // With a long window the reflection at the edges asks for more than the pools do.
+  const long = describeModel('Cnn6', { windowSize: 32768 });
+  t.equal(long.minimumSamples, 16385);
+});
+
+t.test('the front-end follows the sample rate', async (t) => {
+  const rates: Record<number, readonly [window: number, hop: number, fmax: number]> = {
+    32000: [1024, 320, 14000],
+    16000: [512, 160, 8000],
+    8000: [256, 80, 4000],
+    44100: [1412, 441, 14000],
+  };
+  for (const [rate, [windowSize, hopSize, fmax]] of Object.entries(rates)) {
+    const sampleRate = Number(rate);
+    t.match(resolveOptions({ sampleRate }), { sampleRate, windowSize, hopSize, fmax, fmin: 50 });
+  }
+  t.match(resolveOptions({ sampleRate: 16000, hopSize: 320, fmax: 7000 }), {
+    windowSize: 512,
+    hopSize: 320,
+    fmax: 7000,
+  });
+});
+
+t.test('options choose what the graph has', async (t) => {
+  const ops = (options: Parameters<typeof describeModel>[1]) => {
+    return describeModel('Cnn6', options).spec.nodes.map(({ op }) => op);
+  };
+  const all = ops({});
+  t.equal(all.filter((op) => op === 'dropout').length, 6, 'four blocks, two in the head');
+  t.equal(ops({ dropout: false }).filter((op) => op === 'dropout').length, 2);
+  t.notOk(ops({ specAugment: false }).includes('spec_augment'));
+  t.notOk(ops({ mixup: false }).includes('mixup'));
+  t.ok(ops({ activation: 'softmax' }).includes('softmax'));
+  const logits = describeModel('Cnn6', { activation: 'logits' }).spec.outputs;
+  t.equal(logits.clipwise_output, logits.logits);
+  const order = ['logmel', 'batch_norm', 'spec_augment', 'mixup', 'conv', 'batch_norm', 'relu', 'pool'];
+  t.same(all.slice(0, order.length), order);
+
+  for (const [melBins, freqWidth] of [
+    [32, 4],
+    [64, 8],
+    [128, 16],
+  ]) {
+    const { specAugment } = resolveOptions({ melBins: melBins as number });
+    t.same(specAugment, { timeWidth: 64, freqWidth });
+  }
+  t.same(resolveOptions({ specAugment: { timeWidth: 9 } }).specAugment, { timeWidth: 9, freqWidth: 8 });
+  t.same(describeModel('Cnn6', { classes: ['a', 'b'] }).labels, ['a', 'b']);
+  t.equal(describeModel('Cnn6', { classes: 3 }).labels, undefined);
+});
+
+t.test('the embedding is dropped out after the classifier has read it', async (t) => {
+  const { nodes, outputs } = describeModel('Cnn14').spec;
+  const embedding = nodes[outputs.embedding ?? -1];
+  const classifier = nodes.find(({ path }) => path === 'fc_audioset');
+  t.equal(embedding?.op, 'dropout');
+  t.same(embedding?.inputs, classifier?.inputs);
+});
+
+t.test('wrong options name what is right', async (t) => {
+  const code = 'ERR_PANNS_OPTION';
+  t.throws(() => describeModel('CNN41'), { code, message: /did you mean "Cnn14"/ });
+  const misspelt = { melbins: 64 } as Parameters<typeof describeModel>[1];
+  t.throws(() => describeModel('Cnn6', misspelt), { code, message: /did you mean "melBins"/ });
+  const wrong: Parameters<typeof describeModel>[1][] = [
+    { classes: 0 },
+    { classes: ['a', 'a'] },
+    { sampleRate: 16000.5 },
+    { windowSize: 1023 },
+    { hopSize: 0 },
+    { melBins: 514 },
+    { fmin: 14000 },
+    { sampleRate: 16000, fmax: 14000 },
+    { dropout: 1 },
+    { specAugment: { timeWidth: 0 } },
+    { activation: 'relu' as 'sigmoid' },
+  ];
+  for (const options of wrong) t.throws(() => describeModel('Cnn6', options), { code });
+  t.throws(() => describeModel('Cnn14', { melBins: 16 }), {
+    code: 'ERR_PANNS_SPEC',
+    where: 'Cnn14/conv_block5.pool',
+  });
+});
+
+const build = (body: (b: Builder, x: Tensor<'map'>) => Tensor<'map'>) =>
+  buildGraph('Test', (b, waveform) => {
+    const x = body(b, b.logmel(waveform, resolveOptions()));
+    return { logits: b.linear('fc', b.reduceTime(b.meanOverFrequency(x), 'max'), 2) };
+  });
+
+t.test('registration fixes the order of the state dict', async (t) => {
+  const { stateDict, spec } = build((b, x) =>
+    b.scope('block', () => {
+      b.register('second', 'first');
+      const one = b.conv('first', x, { channels: 2, kernel: 3, padding: 1 });
+      return b.conv('second', one, { channels: 4, kernel: [1, 3], padding: [0, 1] });
+    }),
+  );
+  const own = stateDict.filter(({ role }) => role === 'parameter');
+  t.same(
+    own.map(({ name, shape }) => [name, shape]),
+    [
+      ['block.second.weight', [4, 2, 1, 3]],
+      ['block.first.weight', [2, 1, 3, 3]],
+      ['fc.weight', [2, 4]],
+      ['fc.bias', [2]],
+    ],
+  );
+  t.same(
+    spec.nodes.map(({ path }) => path),
+    ['logmel', 'block.first', 'block.second', 'reduce', 'reduce', 'fc'],
+  );
+});
+
+t.test('the builder refuses what cannot be', async (t) => {
+  const code = 'ERR_PANNS_SPEC';
+  const twice = () =>
+    build((b, x) => b.conv('a', b.conv('a', x, { channels: 1, kernel: 1 }), { channels: 1, kernel: 1 }));
+  t.throws(twice, { code, where: 'Test/a' });
+  const unused = () =>
+    build((b, x) => {
+      b.register('ghost');
+      return x;
+    });
+  t.throws(unused, { code, where: 'Test/ghost' });
+  t.throws(() => build((b, x) => b.pool(x, 'avg', [1, 65])), { code });
+  t.throws(() => build((b, x) => b.add(x, b.pool(x, 'max', 2))), { code });
+  t.throws(() => buildGraph('Test', (b, w) => ({ y: b.reduceTime(b.logmel(w, resolveOptions()), 'max') })), {
+    code,
+  });
+});
