@@ -6,7 +6,13 @@
  * - {@link Trainer}, {@link evaluate}: learn from a data set of {@link fromFolder} or {@link fromCsv}.
  * - {@link FeatureExtractor}: log-mel spectrograms. {@link loadAudio}: samples from files.
  */
-export { type Audio, type DecodeAudioOptions, decodeAudio, probeAudio, resample } from './audio/decode.js';
+export {
+  type Audio,
+  type DecodeAudioOptions,
+  decodeAudio,
+  probeAudio,
+  resample,
+} from './audio/decode.js';
 export { loadAudio } from './audio/load.js';
 export { type CsvOptions, fromCsv } from './data/csv.js';
 export type { Clip, Dataset, SkippedClip } from './data/dataset.js';
@@ -46,7 +52,13 @@ export {
   evaluate,
   longestClipSeconds,
 } from './train/evaluate.js';
-export type { AdamOptions, Recipe, RecipeOptions, ScheduleChoice, SgdOptions } from './train/recipe.js';
+export type {
+  AdamOptions,
+  Recipe,
+  RecipeOptions,
+  ScheduleChoice,
+  SgdOptions,
+} from './train/recipe.js';
 export {
   type CheckpointOptions,
   Trainer,

@@ -51,11 +51,16 @@ export async function decodeAudio(
   const { start = 0, duration, sampleRate = 0, mono = true, nanToZero = false } = options;
   const { maxSeconds = MAX_SECONDS, signal } = options;
   if (!(start >= 0)) throw rangeError('start', start, '0 s or later');
-  if (duration !== undefined && !(duration > 0)) throw rangeError('duration', duration, 'above 0 s');
+  if (duration !== undefined && !(duration > 0))
+    throw rangeError('duration', duration, 'above 0 s');
   const request: DecodeOptions = {
     ...{ start, duration: duration ?? -1, sampleRate, mono, nanToZero, maxSeconds },
   };
-  const { channels, sampleRate: rate, truncated } = await callNative(
+  const {
+    channels,
+    sampleRate: rate,
+    truncated,
+  } = await callNative(
     nameOf(source),
     (cancel) => loadNative().decode(source, request, cancel),
     signal,
@@ -73,7 +78,11 @@ export async function probeAudio(source: string | Uint8Array): Promise<AudioInfo
 }
 
 /** Converts mono samples from one rate to another, both in Hz. @throws PannsError `ERR_PANNS_AUDIO_RANGE` */
-export async function resample(samples: Float32Array, from: number, to: number): Promise<Float32Array> {
+export async function resample(
+  samples: Float32Array,
+  from: number,
+  to: number,
+): Promise<Float32Array> {
   if (from === to) return samples;
   return callNative('resample', () => loadNative().resample(samples, from, to));
 }

@@ -15,7 +15,11 @@ export async function loadAudio(
   source: string | Uint8Array,
   options: Omit<DecodeAudioOptions, 'mono'> & { sampleRate: number },
 ): Promise<{ samples: Float32Array; sampleRate: number; truncated: boolean }> {
-  checkOptions(options, decodeOptionNames.filter((name) => name !== 'mono'), 'loadAudio');
+  checkOptions(
+    options,
+    decodeOptionNames.filter((name) => name !== 'mono'),
+    'loadAudio',
+  );
   let audio: Audio;
   try {
     audio = await decodeAudio(source, { ...options, mono: true });

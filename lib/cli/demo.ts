@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { writeWav16 } from '../audio/wav.js';
 import type { Dataset } from '../data/dataset.js';
 import type { Decode } from '../data/loader.js';
-import { generateScenes, type Scene, SCENE_CLASSES } from '../demo/scenes.js';
+import { generateScenes, SCENE_CLASSES, type Scene } from '../demo/scenes.js';
 import { createModel } from '../inference/model.js';
 import { AudioTagger } from '../inference/tagger.js';
 import { ioError } from '../io/failure.js';
@@ -40,7 +40,13 @@ export const demo = defineVerb(
     name: 'panns demo',
     summary: 'Train on synthetic sounds, measure, and tag files: the whole way in minutes',
     options: {
-      out: { type: 'string', value: 'folder', default: 'panns-demo', short: 'o', help: 'for the results' },
+      out: {
+        type: 'string',
+        value: 'folder',
+        default: 'panns-demo',
+        short: 'o',
+        help: 'for the results',
+      },
       scenes: { type: 'integer', min: 32, default: 400, help: 'to train on' },
       epochs: { type: 'number', min: 0.001, default: 8, help: 'passes over them' },
       seed: { type: 'integer', min: 0, default: 1, help: 'other sounds, other weights' },
@@ -60,7 +66,9 @@ export const demo = defineVerb(
     }
     const training = makeScenes('train', scenes, 2 * seed);
     const heldOut = makeScenes('held-out', Math.max(FILES, Math.round(scenes / 4)), 2 * seed + 1);
-    say(`${scenes} synthetic scenes of ${SECONDS} s to train on, one or two of ${SCENE_CLASSES.length} sounds in each`);
+    say(
+      `${scenes} synthetic scenes of ${SECONDS} s to train on, one or two of ${SCENE_CLASSES.length} sounds in each`,
+    );
 
     using model = await createModel('Cnn6', { ...ARCHITECTURE, threads, seed });
     using trainer = new Trainer(model, {
@@ -83,10 +91,14 @@ export const demo = defineVerb(
     say('\nThe saved model on files, through decoding and tagging:\n');
     say(formatTable([{ title: 'file' }, { title: 'in it' }, { title: 'heard' }], tagged));
     const seconds = (performance.now() - began) / 1000;
-    say(`\nmodel: ${path}\nall of it took ${formatDuration(seconds)}; try: panns tag --model ${path} ${files[0]?.path}`);
+    say(
+      `\nmodel: ${path}\nall of it took ${formatDuration(seconds)}; try: panns tag --model ${path} ${files[0]?.path}`,
+    );
     if (json) {
       const { scores: _, ...results } = evaluation;
-      context.print(JSON.stringify({ seconds, loss: learned, evaluation: results, model: path, tagged }));
+      context.print(
+        JSON.stringify({ seconds, loss: learned, evaluation: results, model: path, tagged }),
+      );
     }
     return EXIT.ok;
   },
@@ -100,10 +112,17 @@ interface SceneData {
 
 /** Scenes as a data set whose paths only the decoder beside it understands. */
 function makeScenes(name: string, count: number, seed: number): SceneData {
-  const { classes, clips: scenes } = generateScenes({ count, seed, sampleRate: RATE, seconds: SECONDS });
+  const { classes, clips: scenes } = generateScenes({
+    count,
+    seed,
+    sampleRate: RATE,
+    seconds: SECONDS,
+  });
   const clips = scenes.map(({ labels }, i) => ({ id: `${name} ${i}`, path: String(i), labels }));
   const decode: Decode = async (requests) => {
-    return requests.map(({ path }) => scenes[Number(path)]?.samples ?? new Error(`no scene ${path}`));
+    return requests.map(
+      ({ path }) => scenes[Number(path)]?.samples ?? new Error(`no scene ${path}`),
+    );
   };
   return { dataset: { classes, clips, skipped: [] }, decode, scenes };
 }

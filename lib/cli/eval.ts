@@ -15,14 +15,23 @@ export const evaluateVerb = defineVerb(
     name: 'panns eval',
     summary: 'Measure a model on labelled clips',
     options: {
-      model: { type: 'string', value: 'file', required: true, short: 'm', help: 'a .safetensors file' },
+      model: {
+        type: 'string',
+        value: 'file',
+        required: true,
+        short: 'm',
+        help: 'a .safetensors file',
+      },
       data: {
-        type: 'string', value: 'path', required: true,
+        type: 'string',
+        value: 'path',
+        required: true,
         help: 'a folder with one folder a class, or a CSV file',
       },
       folds: { type: 'list', value: '5', help: 'only these folds' },
       seconds: {
-        type: 'number', min: 0.01,
+        type: 'number',
+        min: 0.01,
         help: `length of a clip; default the longest, at most ${MOST_SECONDS}`,
       },
       'batch-size': { type: 'integer', min: 1, default: 16, help: 'clips at once' },

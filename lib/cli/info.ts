@@ -2,8 +2,8 @@ import { findFfmpeg } from '../audio/ffmpeg.js';
 import { modelNames } from '../models/index.js';
 import { loadNative } from '../native.js';
 import { formatBytes } from './format.js';
-import { packageVersion } from './version.js';
 import { defineVerb, EXIT } from './verb.js';
+import { packageVersion } from './version.js';
 
 const CUDA_REASON = 'this build has no CUDA backend';
 
@@ -41,7 +41,10 @@ export const info = defineVerb(
       ['CPU', `${cpu.name}, ${cpu.cores} cores, ${formatBytes(cpu.memoryBytes)}`],
       ['CPU kernels', cpu.tier],
       ['CUDA', `not used: ${CUDA_REASON}`],
-      ['audio library', audio.error === '' ? `${audio.version} (${audio.path})` : `none: ${audio.error}`],
+      [
+        'audio library',
+        audio.error === '' ? `${audio.version} (${audio.path})` : `none: ${audio.error}`,
+      ],
       ['ffmpeg', ffmpeg ?? 'none: AAC, M4A and the sound of videos cannot be read'],
       ['models', modelNames.join(', ')],
     ];

@@ -23,7 +23,10 @@ const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7'];
 export function plotSvg(xTitle: string, charts: readonly Chart[]): string {
   const height = charts.length * CHART_HEIGHT;
   const all = charts.flatMap((chart) => chart.series.flatMap(({ points }) => points));
-  const x = scale(niceTicks(extent(all.map(([value]) => value))), [MARGIN.left, WIDTH - MARGIN.right]);
+  const x = scale(niceTicks(extent(all.map(([value]) => value))), [
+    MARGIN.left,
+    WIDTH - MARGIN.right,
+  ]);
   const body = charts.map((chart, i) => drawChart(chart, x, xTitle, i * CHART_HEIGHT));
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" viewBox="0 0 ${WIDTH} ${height}" font-family="sans-serif" font-size="12">`,
@@ -39,11 +42,18 @@ interface Scale {
   readonly at: (value: number) => number;
 }
 
-function drawChart({ title, series, range }: Chart, x: Scale, xTitle: string, top: number): string[] {
+function drawChart(
+  { title, series, range }: Chart,
+  x: Scale,
+  xTitle: string,
+  top: number,
+): string[] {
   const bottom = top + CHART_HEIGHT - MARGIN.bottom;
   const values = series.flatMap(({ points }) => points.map(([, value]) => value));
   const y = scale(niceTicks(range ?? extent(values)), [bottom, top + MARGIN.top]);
-  const lines = [`<text x="${MARGIN.left}" y="${top + 22}" font-weight="bold">${escaped(title)}</text>`];
+  const lines = [
+    `<text x="${MARGIN.left}" y="${top + 22}" font-weight="bold">${escaped(title)}</text>`,
+  ];
   for (const tick of y.ticks) {
     const at = round(y.at(tick));
     lines.push(

@@ -5,8 +5,8 @@ import { widthOf } from './format.js';
 import { info } from './info.js';
 import { tag } from './tag.js';
 import { train } from './train.js';
-import { packageVersion } from './version.js';
 import { type Context, complain, EXIT, UsageError, type Verb } from './verb.js';
+import { packageVersion } from './version.js';
 
 const verbs: ReadonlyMap<string, Verb> = new Map(
   Object.entries({ train, eval: evaluateVerb, tag, info, demo }),
@@ -30,7 +30,9 @@ export async function runProgram(argv: readonly string[], context: Context): Pro
   const verb = verbs.get(name);
   if (verb === undefined) {
     const guess = nearest(name, [...verbs.keys()]);
-    context.messages.write(`error: there is no command "${name}"; did you mean "panns ${guess}"?\n`);
+    context.messages.write(
+      `error: there is no command "${name}"; did you mean "panns ${guess}"?\n`,
+    );
     return EXIT.usage;
   }
   try {
@@ -43,7 +45,9 @@ export async function runProgram(argv: readonly string[], context: Context): Pro
 
 function overview(): string {
   const left = Math.max(...[...verbs.keys()].map(widthOf));
-  const lines = [...verbs].map(([name, { command }]) => `  ${name.padEnd(left)}  ${command.summary}`);
+  const lines = [...verbs].map(
+    ([name, { command }]) => `  ${name.padEnd(left)}  ${command.summary}`,
+  );
   return [
     'panns: audio neural networks for tagging, to run and to train',
     '',

@@ -107,7 +107,10 @@ export async function reopenRun(folder: string, step: number): Promise<RunFolder
       return [];
     }
   });
-  await writeFileAtomic(lines, records.map((record) => `${JSON.stringify(record)}\n`));
+  await writeFileAtomic(
+    lines,
+    records.map((record) => `${JSON.stringify(record)}\n`),
+  );
   return openWith(folder, records);
 }
 

@@ -15,13 +15,21 @@ export const tag = defineVerb(
     summary: 'Say what is heard in audio files',
     positionals: [{ name: 'file', help: 'audio files, or folders of them', many: true }],
     options: {
-      model: { type: 'string', value: 'file', required: true, short: 'm', help: 'a .safetensors file' },
+      model: {
+        type: 'string',
+        value: 'file',
+        required: true,
+        short: 'm',
+        help: 'a .safetensors file',
+      },
       top: { type: 'integer', min: 1, default: 5, help: 'labels to print' },
       threshold: { type: 'number', default: 0, help: 'no labels with lower scores' },
       window: { type: 'number', min: 0.01, default: 10, help: 'seconds scored at once' },
       hop: { type: 'number', min: 0.001, help: 'seconds between windows; default --window' },
       aggregate: {
-        type: 'string', choices: ['mean', 'max'], default: 'mean',
+        type: 'string',
+        choices: ['mean', 'max'],
+        default: 'mean',
         help: 'how windows become one result',
       },
       segments: { type: 'boolean', help: 'also print the best labels of each window' },
@@ -53,7 +61,8 @@ export const tag = defineVerb(
       } catch (error) {
         if (!(error instanceof PannsError)) throw error;
         failed++;
-        if (json) print(JSON.stringify({ file, error: { code: error.code, message: error.message } }));
+        if (json)
+          print(JSON.stringify({ file, error: { code: error.code, message: error.message } }));
         else complain(error, context, EXIT.failed);
       }
       progress.update(i + 1, file);

@@ -10,7 +10,13 @@ import { divide, openDataset } from './data.js';
 import { formatNumber } from './format.js';
 import { createProgress } from './progress.js';
 import { scoreLine } from './results.js';
-import { createRun, type EpochRecord, type RunFolder, readRunConfig, reopenRun } from './run_folder.js';
+import {
+  createRun,
+  type EpochRecord,
+  type RunFolder,
+  readRunConfig,
+  reopenRun,
+} from './run_folder.js';
 import { type Context, defineVerb, EXIT, UsageError } from './verb.js';
 import { packageVersion } from './version.js';
 
@@ -32,34 +38,56 @@ const command = {
   name: 'panns train',
   summary: 'Train a model on labelled clips',
   options: {
-    data: { type: 'string', value: 'path', help: 'a folder with one folder a class, or a CSV file' },
-    out: { type: 'string', value: 'folder', required: true, short: 'o', help: 'where the run is kept' },
+    data: {
+      type: 'string',
+      value: 'path',
+      help: 'a folder with one folder a class, or a CSV file',
+    },
+    out: {
+      type: 'string',
+      value: 'folder',
+      required: true,
+      short: 'o',
+      help: 'where the run is kept',
+    },
     resume: { type: 'boolean', help: 'go on with the run in --out' },
     model: { type: 'string', choices: modelNames, help: `default ${DEFAULTS.model}` },
     'train-folds': { type: 'list', value: '1,2,3', help: 'default all that do not validate' },
     'val-folds': { type: 'list', value: '4', help: 'folds to validate on' },
     'val-fraction': {
-      type: 'number', min: 0, max: 0.9,
+      type: 'number',
+      min: 0,
+      max: 0.9,
       help: `share to validate on where no folds are given; 0 for none; default ${DEFAULTS['val-fraction']}`,
     },
     epochs: { type: 'number', min: 0.001, help: `default ${DEFAULTS.epochs}` },
     'batch-size': { type: 'integer', min: 1, help: `default ${DEFAULTS['batch-size']}` },
     lr: { type: 'number', min: 0, help: `learning rate; default ${DEFAULTS.lr}` },
-    schedule: { type: 'string', choices: ['constant', 'cosine'], help: `default ${DEFAULTS.schedule}` },
+    schedule: {
+      type: 'string',
+      choices: ['constant', 'cosine'],
+      help: `default ${DEFAULTS.schedule}`,
+    },
     warmup: { type: 'integer', min: 0, help: 'steps of rising learning rate; default 0' },
     'weight-decay': { type: 'number', min: 0, help: 'decoupled (AdamW) when above 0; default 0' },
     'clip-norm': { type: 'number', min: 0, help: 'greatest norm of the gradient; default none' },
     mixup: { type: 'boolean', help: 'mix pairs of clips' },
     balanced: { type: 'boolean', help: 'draw every class equally often' },
     loss: {
-      type: 'string', choices: ['bce', 'cross_entropy'],
+      type: 'string',
+      choices: ['bce', 'cross_entropy'],
       help: 'default cross_entropy where every clip has one label',
     },
     seconds: {
-      type: 'number', min: 0.01,
+      type: 'number',
+      min: 0.01,
       help: `length of a clip; default the longest, at most ${MOST_SECONDS}`,
     },
-    'sample-rate': { type: 'integer', min: 1000, help: `in Hz; default ${DEFAULTS['sample-rate']}` },
+    'sample-rate': {
+      type: 'integer',
+      min: 1000,
+      help: `in Hz; default ${DEFAULTS['sample-rate']}`,
+    },
     'mel-bins': { type: 'integer', min: 1, help: 'default 64' },
     dropout: { type: 'number', min: 0, max: 0.99, help: 'after each block; default 0.2' },
     'no-augment': { type: 'boolean', help: 'without SpecAugment' },
@@ -78,7 +106,9 @@ const RESUMABLE = ['out', 'resume', 'epochs', 'threads', 'json'];
 /** `panns train`: trains into a run folder, and goes on with one. */
 export const train = defineVerb(command, async (values, _, context) => {
   const { json, out } = values;
-  const { trainer, run } = values.resume ? await resume(values, context) : await begin(values, context);
+  const { trainer, run } = values.resume
+    ? await resume(values, context)
+    : await begin(values, context);
   const { model } = trainer;
   const say = (event: string, fields: object) => {
     if (json) context.print(JSON.stringify({ event, ...fields }));
@@ -248,7 +278,13 @@ function epochMeans() {
       count++;
     },
     take({ index, epoch, lr, evaluation }: TrainingStep): EpochRecord {
-      const record = { step: index, epoch, loss: losses / count, lr, clipsPerSecond: clips / seconds };
+      const record = {
+        step: index,
+        epoch,
+        loss: losses / count,
+        lr,
+        clipsPerSecond: clips / seconds,
+      };
       losses = clips = seconds = count = 0;
       if (evaluation === undefined) return record;
       const { perClass: _perClass, scores: _scores, ...validation } = evaluation;

@@ -186,7 +186,8 @@ export class Model {
     for (const entry of description.stateDict) {
       const { name, role } = entry;
       if (role === 'counter') state.set(name, writable(entry, counters.get(name) ?? 0n));
-      else if (role === 'derived') state.set(name, writable(entry, derived.get(name) as Float32Array));
+      else if (role === 'derived')
+        state.set(name, writable(entry, derived.get(name) as Float32Array));
       else state.set(name, writable(entry, await callNative(this.name, () => native.get(name))));
     }
     return state;
@@ -228,7 +229,9 @@ export class Model {
   }
 
   /** The compiled network as text: every op, where its result lies, and the work. */
-  async text(options: { batch?: number; samples?: number; passesOff?: readonly string[] } = {}): Promise<string> {
+  async text(
+    options: { batch?: number; samples?: number; passesOff?: readonly string[] } = {},
+  ): Promise<string> {
     const { native } = this.#usable();
     checkOptions(options, ['batch', 'samples', 'passesOff'], 'text');
     const { batch = 1, samples = 10 * this.sampleRate, passesOff = [] } = options;
@@ -248,7 +251,9 @@ export class Model {
 
   #usable(): ModelInternals {
     if (!this.#disposed) return this.#internals;
-    throw new PannsError('ERR_PANNS_DISPOSED', 'this model has been disposed of', { where: this.name });
+    throw new PannsError('ERR_PANNS_DISPOSED', 'this model has been disposed of', {
+      where: this.name,
+    });
   }
 
   #known(name: string): { shape: readonly number[] } {
@@ -257,7 +262,10 @@ export class Model {
     );
     const entry = names.find((candidate) => candidate.name === name);
     if (entry !== undefined) return entry;
-    const guess = nearest(String(name), names.map((candidate) => candidate.name));
+    const guess = nearest(
+      String(name),
+      names.map((candidate) => candidate.name),
+    );
     const what = `there is no parameter "${name}"; did you mean "${guess}"?`;
     throw new PannsError('ERR_PANNS_OPTION', what, { where: this.name, actual: name });
   }
@@ -283,7 +291,10 @@ export class Model {
         const what = `expected no batch beside a list, got ${batch} for ${clips.length} clips`;
         throw new PannsError('ERR_PANNS_SHAPE', what, { where });
       }
-      const longest = clips.reduce((most, { length }) => Math.max(most, length), this.minimumSamples);
+      const longest = clips.reduce(
+        (most, { length }) => Math.max(most, length),
+        this.minimumSamples,
+      );
       return { data: padded(clips, longest, clips.length), rows: clips.length, samples: longest };
     }
     const rows = batch ?? 1;
@@ -320,10 +331,14 @@ export async function createModel(name: string, options: CreateModelOptions = {}
   checkOptions(options, [...modelOptionNames, 'device', 'threads', 'seed'], 'createModel');
   const { device, threads, seed = 0, ...architecture } = options;
   if (!Number.isSafeInteger(seed) || seed < 0) {
-    throw new PannsError('ERR_PANNS_OPTION', `expected seed to be a whole number >= 0, got ${seed}`, {
-      where: 'createModel',
-      actual: seed,
-    });
+    throw new PannsError(
+      'ERR_PANNS_OPTION',
+      `expected seed to be a whole number >= 0, got ${seed}`,
+      {
+        where: 'createModel',
+        actual: seed,
+      },
+    );
   }
   const model = await placeModel(describeModel(name, architecture), { device, threads });
   await callNative(name, () => reveal(model).native.initialise(BigInt(seed)));
@@ -374,13 +389,19 @@ function checkOutput(output: string, known: readonly string[]): void {
   if (known.includes(output)) return;
   const guess = nearest(output, known);
   const what = `there is no output "${output}"; did you mean "${guess}"? (${known.join(', ')})`;
-  throw new PannsError('ERR_PANNS_OPTION', what, { where: 'infer', expected: known, actual: output });
+  throw new PannsError('ERR_PANNS_OPTION', what, {
+    where: 'infer',
+    expected: known,
+    actual: output,
+  });
 }
 
 function checkFinite(values: Float32Array, where: string): void {
   for (let i = 0; i < values.length; i++) {
     if (Number.isFinite(values[i])) continue;
-    throw new PannsError('ERR_PANNS_NAN', `expected numbers, value ${i} is ${values[i]}`, { where });
+    throw new PannsError('ERR_PANNS_NAN', `expected numbers, value ${i} is ${values[i]}`, {
+      where,
+    });
   }
 }
 

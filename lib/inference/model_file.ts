@@ -1,5 +1,9 @@
 import { checkOptions, PannsError } from '../errors.js';
-import { openSafetensors, type SafetensorsFile, type SafetensorsTensor } from '../io/safetensors.js';
+import {
+  openSafetensors,
+  type SafetensorsFile,
+  type SafetensorsTensor,
+} from '../io/safetensors.js';
 import type { StateEntry } from '../models/graph.js';
 import type { ModelDescription } from '../models/row.js';
 import { type DeviceChoice, type Model, placeModel } from './model.js';
@@ -75,12 +79,14 @@ function readDescription(text: string | undefined, path: string): ModelDescripti
   }
   const { name, config, labels, embeddingSize, spec, stateDict, minimumSamples } = value;
   const named = typeof name === 'string' && isObject(config) && isObject(spec);
-  const counted = [config, value].every(isObject) && isCount(embeddingSize) && isCount(minimumSamples);
+  const counted =
+    [config, value].every(isObject) && isCount(embeddingSize) && isCount(minimumSamples);
   const classes = isObject(config) ? config.classes : undefined;
   const labelled = labels === undefined || (isTextList(labels) && labels.length === classes);
   const graph = isObject(spec) && Array.isArray(spec.nodes) && isObject(spec.outputs);
   const entries = Array.isArray(stateDict) && stateDict.every(isEntry);
-  const numbers = isObject(config) && CONFIG_NUMBERS.every((key) => typeof config[key] === 'number');
+  const numbers =
+    isObject(config) && CONFIG_NUMBERS.every((key) => typeof config[key] === 'number');
   if (!(named && counted && isCount(classes) && labelled && graph && entries && numbers)) {
     throw damaged('the description of the model is incomplete');
   }

@@ -51,11 +51,15 @@ export function matchState(
       ...(missing.length > 0 ? [`it lacks ${listed(missing)}`] : []),
       ...(unknown.length > 0 ? [`the model does not know ${listed(unknown)}`] : []),
     ];
-    throw new PannsError('ERR_PANNS_CHECKPOINT', `the state dict does not fit: ${parts.join('; ')}`, {
-      where,
-      expected: missing,
-      actual: unknown,
-    });
+    throw new PannsError(
+      'ERR_PANNS_CHECKPOINT',
+      `the state dict does not fit: ${parts.join('; ')}`,
+      {
+        where,
+        expected: missing,
+        actual: unknown,
+      },
+    );
   }
   return found;
 }

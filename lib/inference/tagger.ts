@@ -129,7 +129,12 @@ export class AudioTagger {
     const { window, hop, aggregate } = this.#settings;
     const { topK = this.#settings.topK, threshold = 0, signal } = options;
     checkTop(topK);
-    check('threshold', threshold, typeof threshold === 'number' && threshold === threshold, 'a number');
+    check(
+      'threshold',
+      threshold,
+      typeof threshold === 'number' && !Number.isNaN(threshold),
+      'a number',
+    );
     const { model } = this;
     const rate = model.sampleRate;
     const read = await this.#reader(source, options);
@@ -149,12 +154,15 @@ export class AudioTagger {
           scores[k] = aggregate === 'max' ? Math.max(before, score) : before + score;
         }
         const features = rowOf(out.embedding.data, row, model.embeddingSize);
-        for (let e = 0; e < features.length; e++) embedding[e] = (embedding[e] ?? 0) + (features[e] ?? 0);
+        for (let e = 0; e < features.length; e++)
+          embedding[e] = (embedding[e] ?? 0) + (features[e] ?? 0);
         end = Math.max(end, start + length);
       }
     }
     if (segments.length === 0) {
-      throw new PannsError('ERR_PANNS_AUDIO_EMPTY', 'expected audio, got no samples', { where: 'tag' });
+      throw new PannsError('ERR_PANNS_AUDIO_EMPTY', 'expected audio, got no samples', {
+        where: 'tag',
+      });
     }
     const share = 1 / segments.length;
     const total = Float32Array.from(scores, (sum) => (aggregate === 'max' ? sum : sum * share));
@@ -202,7 +210,12 @@ export class AudioTagger {
       return async (start, count) => samples.subarray(start, start + count);
     }
     const valid = typeof source === 'string' || source instanceof Uint8Array;
-    check('source', typeof source, valid, 'a path, the bytes of a file, or samples as Float32Array');
+    check(
+      'source',
+      typeof source,
+      valid,
+      'a path, the bytes of a file, or samples as Float32Array',
+    );
     check('sampleRate', sampleRate, sampleRate === undefined, 'absent: a file knows its own');
     return async (start, count) => {
       try {

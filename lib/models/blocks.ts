@@ -14,7 +14,11 @@ export const convBlock: Block = (b, name, x, channels, pool) =>
   b.scope(name, () => {
     b.register('conv1', 'conv2', 'bn1', 'bn2');
     const one = b.conv('conv1', x, { channels, kernel: 3, padding: 1 });
-    const two = b.conv('conv2', b.relu(b.batchNorm('bn1', one)), { channels, kernel: 3, padding: 1 });
+    const two = b.conv('conv2', b.relu(b.batchNorm('bn1', one)), {
+      channels,
+      kernel: 3,
+      padding: 1,
+    });
     return b.pool(b.relu(b.batchNorm('bn2', two)), 'avg', pool);
   });
 

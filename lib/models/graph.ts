@@ -266,7 +266,11 @@ export function buildGraph(
   for (const [path, entries] of modules) {
     if (entries.length === 0) fail(path, 'this module was registered and never used');
   }
-  return { spec: { name, nodes, outputs }, stateDict: [...modules.values()].flat(), minimumSamples };
+  return {
+    spec: { name, nodes, outputs },
+    stateDict: [...modules.values()].flat(),
+    minimumSamples,
+  };
 }
 
 function pair(extent: Extent): readonly [number, number] {

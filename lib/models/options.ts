@@ -97,7 +97,9 @@ export function resolveOptions(options: ModelOptions = {}): ModelConfig {
  *
  * @throws PannsError `ERR_PANNS_OPTION`
  */
-export function resolveLogmel(options: { [K in keyof LogmelOptions]?: number | undefined }): LogmelOptions {
+export function resolveLogmel(
+  options: { [K in keyof LogmelOptions]?: number | undefined },
+): LogmelOptions {
   const { sampleRate = 32000 } = options;
   check('sampleRate', sampleRate, isWhole(sampleRate, 1000), 'a whole number of Hz >= 1000');
   const defaults = logmelDefaults(sampleRate);
@@ -112,7 +114,12 @@ export function resolveLogmel(options: { [K in keyof LogmelOptions]?: number | u
   check('melBins', melBins, fits, `a whole number in 1..windowSize / 2 + 1 = ${most}`);
   const fmin = options.fmin ?? defaults.fmin;
   const fmax = options.fmax ?? defaults.fmax;
-  check('fmax', fmax, fmax > 0 && fmax <= sampleRate / 2, `in 0..sampleRate / 2 = ${sampleRate / 2} Hz`);
+  check(
+    'fmax',
+    fmax,
+    fmax > 0 && fmax <= sampleRate / 2,
+    `in 0..sampleRate / 2 = ${sampleRate / 2} Hz`,
+  );
   check('fmin', fmin, fmin >= 0 && fmin < fmax, `in 0..fmax = ${fmax} Hz, fmax excluded`);
   return { sampleRate, windowSize, hopSize, melBins, fmin, fmax };
 }

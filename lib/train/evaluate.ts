@@ -1,5 +1,5 @@
-import { decodeClips } from '../audio/load.js';
 import { probeAudio } from '../audio/decode.js';
+import { decodeClips } from '../audio/load.js';
 import { type Clip, type Dataset, requireClasses } from '../data/dataset.js';
 import { createBatchLoader, type Decode, type DecodeRequest } from '../data/loader.js';
 import { sequentialSampler } from '../data/sampler.js';
@@ -132,7 +132,10 @@ export function clipSamples(model: Model, seconds: number): number {
  */
 export function checkClasses(model: Model, dataset: Dataset): void {
   const { classes, classCount } = model;
-  if (typeof classes !== 'number') return requireClasses(dataset, classes);
+  if (typeof classes !== 'number') {
+    requireClasses(dataset, classes);
+    return;
+  }
   if (dataset.classes.length === classCount) return;
   const what = `the model has ${classCount} classes and the data set ${dataset.classes.length}`;
   throw new PannsError('ERR_PANNS_DATA', what, { where: 'classes' });

@@ -36,7 +36,12 @@ export interface SgdOptions {
 /** How the learning rate moves from the optimizer's `lr`; a cosine ends with the training. */
 export type ScheduleChoice =
   | { kind: 'constant'; warmup?: number | undefined }
-  | { kind: 'cosine'; warmup?: number | undefined; steps?: number | undefined; floor?: number | undefined }
+  | {
+      kind: 'cosine';
+      warmup?: number | undefined;
+      steps?: number | undefined;
+      floor?: number | undefined;
+    }
   | { kind: 'step'; every: number; factor?: number | undefined; warmup?: number | undefined };
 
 /** How to train, without the data: plain values that a checkpoint stores. */
@@ -126,7 +131,12 @@ export function resolveRecipe(
   const loss = options.loss ?? (activation === 'sigmoid' ? 'bce' : 'cross_entropy');
   check('loss', loss, loss === 'bce' || loss === 'cross_entropy', '"bce" or "cross_entropy"');
   const suits = (loss === 'bce') === (activation === 'sigmoid');
-  check('loss', loss, suits, `bce with sigmoid, cross_entropy with softmax or logits (here ${activation})`);
+  check(
+    'loss',
+    loss,
+    suits,
+    `bce with sigmoid, cross_entropy with softmax or logits (here ${activation})`,
+  );
   const { batchSize = 32, epochs, steps, clipGradNorm = 0, sampler = 'uniform' } = options;
   const { clipSeconds = 10, seed = 0, evaluateEvery, freeze = [], mixup = false } = options;
   check('batchSize', batchSize, isWhole(batchSize, 1), 'a whole number >= 1');
@@ -135,13 +145,23 @@ export function resolveRecipe(
   check('epochs', epochs, epochs === undefined || epochs > 0, 'a number above 0');
   check('steps', steps, steps === undefined || isWhole(steps, 1), 'a whole number >= 1');
   check('clipGradNorm', clipGradNorm, isAtLeast(clipGradNorm, 0), 'a number >= 0');
-  check('sampler', sampler, sampler === 'uniform' || sampler === 'balanced', '"uniform" or "balanced"');
+  check(
+    'sampler',
+    sampler,
+    sampler === 'uniform' || sampler === 'balanced',
+    '"uniform" or "balanced"',
+  );
   check('clipSeconds', clipSeconds, clipSeconds > 0 && clipSeconds <= 3600, 'a number in 0..3600');
   check('seed', seed, isWhole(seed, 0), 'a whole number in 0..2^53-1');
   const rare = evaluateEvery === undefined || isWhole(evaluateEvery, 1);
   check('evaluateEvery', evaluateEvery, rare, 'a whole number >= 1');
   const mixupAlpha = Number(mixup);
-  check('mixup', mixup, isAtLeast(mixupAlpha, 0), 'true, false, or the alpha of Beta(alpha, alpha)');
+  check(
+    'mixup',
+    mixup,
+    isAtLeast(mixupAlpha, 0),
+    'true, false, or the alpha of Beta(alpha, alpha)',
+  );
   const mixes = mixupAlpha === 0 || model.mixup;
   check('mixup', mixup, mixes, 'false for a model made with mixup: false');
   for (const prefix of freeze) {
@@ -163,7 +183,9 @@ export function recipeOptions(recipe: Recipe): RecipeOptions {
   return { ...rest, mixup: mixupAlpha };
 }
 
-function resolveOptimizer(options: AdamOptions | SgdOptions = { kind: 'adam' }): Recipe['optimizer'] {
+function resolveOptimizer(
+  options: AdamOptions | SgdOptions = { kind: 'adam' },
+): Recipe['optimizer'] {
   const known = { adam: ADAM, sgd: SGD };
   const kind = options?.kind;
   check('optimizer.kind', kind, Object.hasOwn(known, kind), '"adam" or "sgd"');

@@ -2,7 +2,12 @@ import { EventEmitter } from 'node:events';
 import type { NativeSession } from '../addon.js';
 import { decodeClips } from '../audio/load.js';
 import type { Dataset } from '../data/dataset.js';
-import { type BatchLoader, createBatchLoader, type Decode, type LoaderState } from '../data/loader.js';
+import {
+  type BatchLoader,
+  createBatchLoader,
+  type Decode,
+  type LoaderState,
+} from '../data/loader.js';
 import { balancedSampler, uniformSampler } from '../data/sampler.js';
 import { checkOptions, PannsError, throwIfAborted } from '../errors.js';
 import { type DeviceChoice, type Model, modelInternals } from '../inference/model.js';
@@ -140,10 +145,21 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
   constructor(model: Model, options: TrainerOptions) {
     super();
     checkOptions(options, [...TRAINING_NAMES, ...recipeOptionNames], 'Trainer');
-    const { dataset, loader, validation, decode = decodeClips, cache, checkpoint, signal, ...own } = options;
+    const {
+      dataset,
+      loader,
+      validation,
+      decode = decodeClips,
+      cache,
+      checkpoint,
+      signal,
+      ...own
+    } = options;
     this.#options = { dataset, loader, validation, decode, cache, checkpoint, signal };
     const { activation, mixup } = model.config;
-    const parameters = model.parameters().flatMap(({ name, trainable }) => (trainable ? [name] : []));
+    const parameters = model
+      .parameters()
+      .flatMap(({ name, trainable }) => (trainable ? [name] : []));
     this.model = model;
     this.recipe = resolveRecipe(own, { activation, mixup, parameters });
     checkOptions(checkpoint, ['folder', 'every', 'keep'], 'checkpoint');
@@ -297,7 +313,10 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
     if (clipSeconds * this.model.sampleRate < 1) {
       throw optionError(`expected clips of at least one sample, got clipSeconds ${clipSeconds}`);
     }
-    for (const [name, value] of Object.entries({ every: checkpoint?.every, keep: checkpoint?.keep })) {
+    for (const [name, value] of Object.entries({
+      every: checkpoint?.every,
+      keep: checkpoint?.keep,
+    })) {
       if (value === undefined || (Number.isSafeInteger(value) && value >= 1)) continue;
       throw optionError(`expected checkpoint.${name} to be a whole number >= 1, got ${value}`);
     }
@@ -431,7 +450,11 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
       this.#compare(done.evaluation);
       this.emit('evaluate', done.evaluation, step);
     }
-    if (checkpoint !== undefined && this.#savedStep !== step && due(checkpoint.every ?? this.stepsPerEpoch)) {
+    if (
+      checkpoint !== undefined &&
+      this.#savedStep !== step &&
+      due(checkpoint.every ?? this.stepsPerEpoch)
+    ) {
       done.checkpoint = await this.save();
     }
     return done;

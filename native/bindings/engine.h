@@ -56,6 +56,18 @@ class Engine {
   int outstanding_ = 0;  // on the event loop: jobs whose promise is open
 };
 
+// Tells the garbage collector how much memory a handle holds, so that forgotten ones are collected.
+class ExternalMemory {
+ public:
+  void set(Napi::Env env, size_t bytes) {
+    Napi::MemoryManagement::AdjustExternalMemory(env, static_cast<int64_t>(bytes) - bytes_);
+    bytes_ = static_cast<int64_t>(bytes);
+  }
+
+ private:
+  int64_t bytes_ = 0;
+};
+
 // One set of engines for each JavaScript environment (main thread or worker).
 struct Instance {
   explicit Instance(Napi::Env env);

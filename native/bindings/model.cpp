@@ -187,7 +187,15 @@ Napi::Value ModelHandle::text(const Napi::CallbackInfo& info) {
   });
 }
 
-void ModelHandle::dispose(const Napi::CallbackInfo&) { state_.reset(); }
+void ModelHandle::adopt(std::shared_ptr<ModelState> state) {
+  state_ = std::move(state);
+  external_.set(Env(), state_->parameters->bytes());
+}
+
+void ModelHandle::dispose(const Napi::CallbackInfo& info) {
+  state_.reset();
+  external_.set(info.Env(), 0);
+}
 
 Napi::Value create_model(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {

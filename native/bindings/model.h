@@ -44,7 +44,8 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   explicit ModelHandle(const Napi::CallbackInfo& info);
   // Throws ERR_PANNS_DISPOSED after dispose().
   std::shared_ptr<ModelState> state() const;
-  void adopt(std::shared_ptr<ModelState> state) { state_ = std::move(state); }
+  void adopt(std::shared_ptr<ModelState> state);
+  void Finalize(Napi::Env env) override { external_.set(env, 0); }
 
  private:
   Napi::Value parameters(const Napi::CallbackInfo& info);
@@ -56,6 +57,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   void dispose(const Napi::CallbackInfo& info);
 
   std::shared_ptr<ModelState> state_;
+  ExternalMemory external_;
 };
 
 struct SessionState {
@@ -67,7 +69,8 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
  public:
   static Napi::Function define(Napi::Env env);
   explicit SessionHandle(const Napi::CallbackInfo& info);
-  void adopt(std::shared_ptr<SessionState> state) { state_ = std::move(state); }
+  void adopt(std::shared_ptr<SessionState> state);
+  void Finalize(Napi::Env env) override { external_.set(env, 0); }
 
  private:
   std::shared_ptr<SessionState> state() const;
@@ -82,6 +85,7 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
   void dispose(const Napi::CallbackInfo& info);
 
   std::shared_ptr<SessionState> state_;
+  ExternalMemory external_;
 };
 
 // createModel and createSession.

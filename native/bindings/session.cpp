@@ -161,7 +161,15 @@ Napi::Value SessionHandle::text(const Napi::CallbackInfo& info) {
   });
 }
 
-void SessionHandle::dispose(const Napi::CallbackInfo&) { state_.reset(); }
+void SessionHandle::adopt(std::shared_ptr<SessionState> state) {
+  state_ = std::move(state);
+  external_.set(Env(), state_->session->bytes());
+}
+
+void SessionHandle::dispose(const Napi::CallbackInfo& info) {
+  state_.reset();
+  external_.set(info.Env(), 0);
+}
 
 Napi::Value create_session(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();

@@ -31,6 +31,8 @@ class Parameters {
   std::byte* address(const Entry& e) const { return memory_->data() + e.offset; }
   // Bytes of all parameters without the buffers behind them.
   size_t trainable_bytes() const { return trainable_bytes_; }
+  // Bytes of parameters and buffers.
+  size_t bytes() const { return memory_->bytes(); }
   std::byte* data() const { return memory_->data(); }
 
   // In logical, row-major order. Throws ERR_PANNS_SHAPE unless count fits.

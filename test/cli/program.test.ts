@@ -19,7 +19,11 @@ async function panns(line: string, signal = new AbortController().signal, files:
     messages: { write: (text) => (messages += text) },
     signal,
   });
-  const json = () => out.trim().split('\n').map((text) => JSON.parse(text) as Record<string, unknown>);
+  const json = () =>
+    out
+      .trim()
+      .split('\n')
+      .map((text) => JSON.parse(text) as Record<string, unknown>);
   return { code, out, messages, json };
 }
 
@@ -31,7 +35,9 @@ async function makeData(folder: string, count: number): Promise<string[]> {
     const { clips } = generateScenes({
       ...{ count: 8 * count, seed: 1, sampleRate: RATE, seconds: 0.5, classes: CLASSES },
     });
-    const own = clips.filter(({ labels }) => labels.length === 1 && labels[0] === k).slice(0, count);
+    const own = clips
+      .filter(({ labels }) => labels.length === 1 && labels[0] === k)
+      .slice(0, count);
     for (const [i, { samples }] of own.entries()) {
       files.push(join(folder, name, `${i}.wav`));
       await writeWav16(files.at(-1) ?? '', samples, RATE);
@@ -45,7 +51,8 @@ t.test('train, stop, resume, measure and tag', async (t) => {
   const data = join(folder, 'data');
   const files = await makeData(data, 6);
   const size = '--sample-rate 8000 --mel-bins 16 --batch-size 4 --val-fraction 0.3';
-  const train = (out: string, rest: string) => `train --data ${data} --out ${join(folder, out)} ${size} ${rest}`;
+  const train = (out: string, rest: string) =>
+    `train --data ${data} --out ${join(folder, out)} ${size} ${rest}`;
 
   const whole = await panns(train('whole', '--epochs 4 --json'));
   t.equal(whole.code, 0, whole.messages);
@@ -54,7 +61,9 @@ t.test('train, stop, resume, measure and tag', async (t) => {
     ...['checkpoints', 'config.json', 'curves.svg'],
     ...['metrics.json', 'metrics.jsonl', 'model.safetensors'],
   ]);
-  const lines = readFileSync(join(folder, 'whole', 'metrics.jsonl'), 'utf8').trim().split('\n');
+  const lines = readFileSync(join(folder, 'whole', 'metrics.jsonl'), 'utf8')
+    .trim()
+    .split('\n');
   t.equal(lines.length, 4);
   t.match(JSON.parse(lines[3] ?? ''), { epoch: 4, validation: { clips: 4 } });
   const svg = readFileSync(join(folder, 'whole', 'curves.svg'), 'utf8');
@@ -77,7 +86,10 @@ t.test('train, stop, resume, measure and tag', async (t) => {
   const rest = await panns(`train --resume --out ${join(folder, 'parts')} --json`);
   t.equal(rest.code, 0, rest.messages);
   const later = rest.json().filter(({ event }) => event === 'step');
-  t.same(later.map(({ loss }) => loss), steps.slice(3).map(({ loss }) => loss));
+  t.same(
+    later.map(({ loss }) => loss),
+    steps.slice(3).map(({ loss }) => loss),
+  );
   const weights = (run: string) => readFileSync(join(folder, run, 'model.safetensors'));
   t.ok(weights('parts').equals(weights('whole')), 'the same file, byte for byte');
 
@@ -91,10 +103,16 @@ t.test('train, stop, resume, measure and tag', async (t) => {
   const model = `--model ${join(folder, 'whole', 'model.safetensors')}`;
   const measured = await panns(`eval ${model} --data ${data} --json`);
   t.equal(measured.code, 0, measured.messages);
-  t.match(measured.json()[0], { clips: 12, perClass: [{ label: 'beeps', clips: 6 }, { label: 'rain' }] });
+  t.match(measured.json()[0], {
+    clips: 12,
+    perClass: [{ label: 'beeps', clips: 6 }, { label: 'rain' }],
+  });
   t.match((await panns(`eval ${model} --data ${data}`)).out, /12 clips: accuracy/);
 
-  const tagged = await panns(`tag ${model} --json --segments`, undefined, [data, join(folder, 'no.wav')]);
+  const tagged = await panns(`tag ${model} --json --segments`, undefined, [
+    data,
+    join(folder, 'no.wav'),
+  ]);
   t.equal(tagged.code, 1, 'one file is missing');
   const results = tagged.json();
   t.equal(results.length, files.length + 1);
@@ -107,11 +125,15 @@ t.test('train, stop, resume, measure and tag', async (t) => {
 t.test('a CSV file with folds', async (t) => {
   const folder = t.testdir();
   await makeData(folder, 4);
-  const rows = CLASSES.flatMap((name) => [0, 1, 2, 3].map((i) => `${name}/${i}.wav,${name},${(i % 2) + 1}`));
+  const rows = CLASSES.flatMap((name) =>
+    [0, 1, 2, 3].map((i) => `${name}/${i}.wav,${name},${(i % 2) + 1}`),
+  );
   const csv = join(folder, 'clips.csv');
   writeFileSync(csv, `file,label,fold\n${rows.join('\n')}\n`);
   const base = `train --data ${csv} --sample-rate 8000 --mel-bins 16 --batch-size 2 --epochs 1`;
-  const good = await panns(`${base} --val-folds 2 --loss bce --mixup --balanced --out ${join(folder, 'a')}`);
+  const good = await panns(
+    `${base} --val-folds 2 --loss bce --mixup --balanced --out ${join(folder, 'a')}`,
+  );
   t.equal(good.code, 0, good.messages);
   t.match(good.out, /validation: accuracy/);
   t.match(good.messages, /100 %/);

@@ -3,12 +3,14 @@ import { FeatureExtractor } from '../../lib/features/extractor.js';
 
 /** |DFT|^2 of one centred, reflected, Hann-windowed frame, by its definition. */
 function powerOf(x: Float32Array, frame: number, window: number, hop: number): number[] {
-  const at = (i: number) => x[i < 0 ? -i : i >= x.length ? 2 * (x.length - 1) - i : i] ?? Number.NaN;
+  const at = (i: number) =>
+    x[i < 0 ? -i : i >= x.length ? 2 * (x.length - 1) - i : i] ?? Number.NaN;
   return Array.from({ length: window / 2 + 1 }, (_, k) => {
     let re = 0;
     let im = 0;
     for (let n = 0; n < window; n++) {
-      const weighted = (0.5 - 0.5 * Math.cos((2 * Math.PI * n) / window)) * at(frame * hop + n - window / 2);
+      const weighted =
+        (0.5 - 0.5 * Math.cos((2 * Math.PI * n) / window)) * at(frame * hop + n - window / 2);
       re += weighted * Math.cos((2 * Math.PI * k * n) / window);
       im -= weighted * Math.sin((2 * Math.PI * k * n) / window);
     }
@@ -17,7 +19,12 @@ function powerOf(x: Float32Array, frame: number, window: number, hop: number): n
 }
 
 t.test('spectrograms follow the definition', async (t) => {
-  using extractor = new FeatureExtractor({ sampleRate: 8000, windowSize: 128, hopSize: 50, melBins: 20 });
+  using extractor = new FeatureExtractor({
+    sampleRate: 8000,
+    windowSize: 128,
+    hopSize: 50,
+    melBins: 20,
+  });
   const x = Float32Array.from({ length: 2 * 611 }, () => 2 * Math.random() - 1);
   const { data, shape } = await extractor.spectrogram(x, { batch: 2 });
   t.same(shape, [2, 13, 65]);
@@ -26,7 +33,10 @@ t.test('spectrograms follow the definition', async (t) => {
     const clip = x.subarray(row * 611, (row + 1) * 611);
     for (const frame of [0, 1, 6, 12]) {
       for (const [k, power] of powerOf(clip, frame, 128, 50).entries()) {
-        worst = Math.max(worst, Math.abs(power - (data[(row * 13 + frame) * 65 + k] ?? Number.NaN)));
+        worst = Math.max(
+          worst,
+          Math.abs(power - (data[(row * 13 + frame) * 65 + k] ?? Number.NaN)),
+        );
       }
     }
   }
@@ -36,7 +46,9 @@ t.test('spectrograms follow the definition', async (t) => {
 
 t.test('a tone is loudest in the mel bin that it lies in', async (t) => {
   using extractor = new FeatureExtractor({ sampleRate: 16000 });
-  const tone = Float32Array.from({ length: 16000 }, (_, n) => Math.sin((2 * Math.PI * 440 * n) / 16000));
+  const tone = Float32Array.from({ length: 16000 }, (_, n) =>
+    Math.sin((2 * Math.PI * 440 * n) / 16000),
+  );
   const { data, shape } = await extractor.logmel(tone);
   t.same(shape, [101, 64]);
   const middle = [...data.subarray(50 * 64, 51 * 64)];
@@ -53,7 +65,9 @@ t.test('wrong use is refused', async (t) => {
   t.throws(() => new FeatureExtractor(misspelt), { message: /did you mean "hopSize"/ });
   const extractor = new FeatureExtractor();
   await t.rejects(extractor.logmel(new Float32Array(512)), { code: 'ERR_PANNS_SHAPE' });
-  await t.rejects(extractor.logmel(new Float32Array(3001), { batch: 2 }), { code: 'ERR_PANNS_SHAPE' });
+  await t.rejects(extractor.logmel(new Float32Array(3001), { batch: 2 }), {
+    code: 'ERR_PANNS_SHAPE',
+  });
   extractor.dispose();
   extractor.dispose();
   await t.rejects(extractor.logmel(new Float32Array(32000)), { code: 'ERR_PANNS_DISPOSED' });

@@ -40,6 +40,11 @@ export const tolerances = {
       rtol: 2e-2,
       why: 'central differences of a float32 loss: its rounding over the step, and kinks of ReLU',
     },
+    reordered: {
+      atol: 0,
+      rtol: 256 * U,
+      why: 'the same network, fused and not: other orders of the same sums',
+    },
     output: { atol: 0, rtol: 1e-4, why: 'a whole network in float against float64' },
     gradient: {
       atol: 0,

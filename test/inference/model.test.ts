@@ -43,7 +43,10 @@ t.test('outputs have their shapes, and sigmoid is that of the logits', async (t)
     t.ok(Math.abs(expected - (out.clipwise_output.data[i] ?? 0)) < 1e-6, `score ${i}`);
   }
   t.ok(out.embedding.data.some((value) => value > 0));
-  t.ok(out.embedding.data.every((value) => value >= 0), 'after ReLU');
+  t.ok(
+    out.embedding.data.every((value) => value >= 0),
+    'after ReLU',
+  );
 });
 
 t.test('one clip is scored alike alone, in a batch, padded, and in shared memory', async (t) => {
@@ -128,7 +131,10 @@ t.test('state dicts are exchanged under names of PyTorch', async (t) => {
   t.equal((await other.stateDict()).get(counter)?.data[0], 42n);
 
   const before = await scores(other, clip);
-  const wrong = async (change: (state: Map<string, SafetensorsTensor>) => void, message: RegExp) => {
+  const wrong = async (
+    change: (state: Map<string, SafetensorsTensor>) => void,
+    message: RegExp,
+  ) => {
     const changed = new Map(state);
     change(changed);
     const expected = { code: 'ERR_PANNS_CHECKPOINT', message };
@@ -180,7 +186,10 @@ t.test('wrong input is refused', async (t) => {
   nan[1234] = Number.NaN;
   await t.rejects(model.infer(nan), { code: 'ERR_PANNS_NAN', message: /1234/ });
   const code = 'ERR_PANNS_OPTION';
-  await t.rejects(model.infer(noise(2000), { outputs: ['embeding'] }), { code, message: /embedding/ });
+  await t.rejects(model.infer(noise(2000), { outputs: ['embeding'] }), {
+    code,
+    message: /embedding/,
+  });
   await t.rejects(createModel('Cnn6', { ...TINY, device: 'cuda' }), {
     code: 'ERR_PANNS_CUDA_UNAVAILABLE',
   });

@@ -10,7 +10,10 @@ const TINY = { sampleRate: RATE, melBins: 16, classes: ['low', 'high', 'none'], 
 
 /** Noise of 16-bit values, so that a file gives it back exactly. */
 const noise = (seconds: number) =>
-  Float32Array.from({ length: seconds * RATE }, () => Math.floor(Math.random() * 65536 - 32768) / 32768);
+  Float32Array.from(
+    { length: seconds * RATE },
+    () => Math.floor(Math.random() * 65536 - 32768) / 32768,
+  );
 
 t.test('files, their bytes and their samples are tagged alike', async (t) => {
   using model = await createModel('Cnn6', TINY);
@@ -23,7 +26,13 @@ t.test('files, their bytes and their samples are tagged alike', async (t) => {
   t.same(await tagger.tag(new Uint8Array(readFileSync(path))), fromFile);
   t.same(
     fromFile.segments.map(({ start, end }) => [start, end]),
-    [[0, 2], [1, 3], [2, 4], [3, 5], [3.3, 5.3]],
+    [
+      [0, 2],
+      [1, 3],
+      [2, 4],
+      [3, 5],
+      [3.3, 5.3],
+    ],
   );
   t.equal(fromFile.seconds, 5.3);
 
@@ -35,7 +44,11 @@ t.test('files, their bytes and their samples are tagged alike', async (t) => {
     const own = column(clipwise_output.data, 3, k);
     const mean = own.reduce((sum, value) => sum + value, 0) / own.length;
     t.ok(Math.abs(mean - (fromFile.scores[k] ?? 0)) < 1e-6, 'mean');
-    const louder = await AudioTagger.load(model, { windowSeconds: 2, hopSeconds: 1, aggregate: 'max' });
+    const louder = await AudioTagger.load(model, {
+      windowSeconds: 2,
+      hopSeconds: 1,
+      aggregate: 'max',
+    });
     const { scores } = await louder.tag(samples);
     t.ok(Math.abs(Math.max(...own) - (scores[k] ?? 0)) < 1e-6, 'max');
   }
@@ -47,7 +60,10 @@ t.test('labels come best first, as many and as high as asked', async (t) => {
   using model = await createModel('Cnn6', TINY);
   const tagger = await AudioTagger.load(model);
   const { labels, scores } = await tagger.tag(noise(1));
-  t.same(labels.map(({ score }) => score), [...scores].sort((a, b) => b - a));
+  t.same(
+    labels.map(({ score }) => score),
+    [...scores].sort((a, b) => b - a),
+  );
   t.ok(labels.every(({ label, index }) => label === TINY.classes[index]));
   t.equal((await tagger.tag(noise(1), { topK: 2 })).labels.length, 2);
   const middle = labels[1]?.score ?? 0;

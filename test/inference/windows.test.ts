@@ -6,7 +6,13 @@ const noise = (length: number) => Float32Array.from({ length }, () => Math.rando
 async function cut(x: Float32Array, window: number, hop: number, atOnce: number, negligible = 0) {
   const found: [number, number[]][] = [];
   const read = async (start: number, count: number) => x.subarray(start, start + count);
-  for await (const { samples, length, starts } of cutWindows(read, window, hop, atOnce, negligible)) {
+  for await (const { samples, length, starts } of cutWindows(
+    read,
+    window,
+    hop,
+    atOnce,
+    negligible,
+  )) {
     t.ok(starts.length <= atOnce);
     for (const [row, start] of starts.entries()) {
       found.push([start, [...samples.subarray(row * length, (row + 1) * length)]]);

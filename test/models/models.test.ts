@@ -98,7 +98,16 @@ t.test('options choose what the graph has', async (t) => {
   t.ok(ops({ activation: 'softmax' }).includes('softmax'));
   const logits = describeModel('Cnn6', { activation: 'logits' }).spec.outputs;
   t.equal(logits.clipwise_output, logits.logits);
-  const order = ['logmel', 'batch_norm', 'spec_augment', 'mixup', 'conv', 'batch_norm', 'relu', 'pool'];
+  const order = [
+    'logmel',
+    'batch_norm',
+    'spec_augment',
+    'mixup',
+    'conv',
+    'batch_norm',
+    'relu',
+    'pool',
+  ];
   t.same(all.slice(0, order.length), order);
 
   for (const [melBins, freqWidth] of [
@@ -109,7 +118,10 @@ t.test('options choose what the graph has', async (t) => {
     const { specAugment } = resolveOptions({ melBins: melBins as number });
     t.same(specAugment, { timeWidth: 64, freqWidth });
   }
-  t.same(resolveOptions({ specAugment: { timeWidth: 9 } }).specAugment, { timeWidth: 9, freqWidth: 8 });
+  t.same(resolveOptions({ specAugment: { timeWidth: 9 } }).specAugment, {
+    timeWidth: 9,
+    freqWidth: 8,
+  });
   t.same(describeModel('Cnn6', { classes: ['a', 'b'] }).labels, ['a', 'b']);
   t.equal(describeModel('Cnn6', { classes: 3 }).labels, undefined);
 });
@@ -180,7 +192,9 @@ t.test('registration fixes the order of the state dict', async (t) => {
 t.test('the builder refuses what cannot be', async (t) => {
   const code = 'ERR_PANNS_SPEC';
   const twice = () =>
-    build((b, x) => b.conv('a', b.conv('a', x, { channels: 1, kernel: 1 }), { channels: 1, kernel: 1 }));
+    build((b, x) =>
+      b.conv('a', b.conv('a', x, { channels: 1, kernel: 1 }), { channels: 1, kernel: 1 }),
+    );
   t.throws(twice, { code, where: 'Test/a' });
   const unused = () =>
     build((b, x) => {
@@ -190,7 +204,10 @@ t.test('the builder refuses what cannot be', async (t) => {
   t.throws(unused, { code, where: 'Test/ghost' });
   t.throws(() => build((b, x) => b.pool(x, 'avg', [1, 65])), { code });
   t.throws(() => build((b, x) => b.add(x, b.pool(x, 'max', 2))), { code });
-  t.throws(() => buildGraph('Test', (b, w) => ({ y: b.reduceTime(b.logmel(w, resolveOptions()), 'max') })), {
-    code,
-  });
+  t.throws(
+    () => buildGraph('Test', (b, w) => ({ y: b.reduceTime(b.logmel(w, resolveOptions()), 'max') })),
+    {
+      code,
+    },
+  );
 });

@@ -111,7 +111,8 @@ def train(header, arrays):
         target = torch.from_numpy(arrays[i + 1].copy()).reshape(clips, -1).to(dtype)
         weights = torch.from_numpy(arrays[i + 2].copy()).to(dtype) if mixed else None
         _, logits = model(waveform, weights)
-        target = ops.mixup({}, target, weights) if mixed else target
+        # float32's lambda and 1 - lambda may add up to a little more than one.
+        target = ops.mixup({}, target, weights).clamp(0, 1) if mixed else target
         if header["loss"] == "bce":
             loss = F.binary_cross_entropy(torch.sigmoid(logits), target)
         else:

@@ -1,8 +1,8 @@
-import t from 'tap';
 import type { Worker } from 'node:worker_threads';
-import { randomBatch, SECOND, smallModel, startWorker, type JobRequest } from './small_model.js';
+import t from 'tap';
 import { loadNative } from '../../lib/native.js';
 import { freshSeed } from '../data/fresh_seed.js';
+import { type JobRequest, randomBatch, SECOND, smallModel, startWorker } from './small_model.js';
 
 t.jobs = 1;
 
@@ -33,8 +33,12 @@ t.test('the number of threads changes no bit', async (t) => {
   const [round] = one.rounds;
   t.ok(Number.isFinite(round?.loss) && Object.keys(round?.gradients ?? {}).length > 8);
   const fc1 = round?.gradients['fc1.weight'] ?? new Float32Array(1);
-  t.ok(fc1.some((x) => x !== 0) && fc1.every(Number.isFinite), 'gradients are numbers, and not all zero');
-  for (const threads of [2, 3, 7]) t.same(await results({ ...request, threads }), one, `${threads} threads`);
+  t.ok(
+    fc1.some((x) => x !== 0) && fc1.every(Number.isFinite),
+    'gradients are numbers, and not all zero',
+  );
+  for (const threads of [2, 3, 7])
+    t.same(await results({ ...request, threads }), one, `${threads} threads`);
 });
 
 t.test('another seed gives other results', async (t) => {
@@ -44,7 +48,12 @@ t.test('another seed gives other results', async (t) => {
 
 t.test('worker threads side by side get what each gets alone', async (t) => {
   const seed = freshSeed(t);
-  const requests = [0, 1, 2, 3].map((i) => ({ seed: seed + i, batch: 2, rounds: 3, threads: 1 + (i % 2) }));
+  const requests = [0, 1, 2, 3].map((i) => ({
+    seed: seed + i,
+    batch: 2,
+    rounds: 3,
+    threads: 1 + (i % 2),
+  }));
   const alone: Results[] = [];
   for (const request of requests) alone.push(await results(request));
   t.same(await Promise.all(requests.map(results)), alone);

@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { performance } from 'node:perf_hooks';
 import { join } from 'node:path';
+import { performance } from 'node:perf_hooks';
 import t, { type Test } from 'tap';
-import { encodeWav16 } from '../../lib/audio/wav.js';
 import { decodeAudio } from '../../lib/audio/decode.js';
-import { loadNative } from '../../lib/native.js';
+import { encodeWav16 } from '../../lib/audio/wav.js';
 import { createModel } from '../../lib/inference/model.js';
 import { AudioTagger } from '../../lib/inference/tagger.js';
+import { loadNative } from '../../lib/native.js';
 import { quantile, randomBatch, SECOND, sessionOptions, smallModel } from './small_model.js';
 
 t.jobs = 1;

@@ -1,9 +1,10 @@
 // Leaves the process in the middle of a step of the public Trainer.
-import { createModel, fromFolder, Trainer } from '../../lib/index.js';
-import { mkdtempSync, mkdirSync, rmSync } from 'node:fs';
+
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { writeWav16 } from '../../lib/audio/wav.js';
+import { createModel, fromFolder, Trainer } from '../../lib/index.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'panns-exit-'));
 process.once('exit', () => rmSync(folder, { recursive: true, force: true }));

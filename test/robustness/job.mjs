@@ -98,7 +98,12 @@ const jobs = {
     const model = await newModel();
     const rounds = [];
     for (let round = 0; round < (request.rounds ?? 1); round++) {
-      const inferred = await model.infer(noise(batch * samples), batch, samples, Object.keys(spec.outputs));
+      const inferred = await model.infer(
+        noise(batch * samples),
+        batch,
+        samples,
+        Object.keys(spec.outputs),
+      );
       const { session, step } = await newSession(model);
       const { loss } = await step(round);
       const gradients = {};
@@ -138,13 +143,25 @@ const jobs = {
       infer: async () => (await newModel()).infer(none, batch, length, ['logits']),
       text: async () => (await newModel()).text(batch, length, []),
       features: async () => {
-        const front = { sampleRate: 8000, windowSize: 256, hopSize: 80, melBins: 16, fmin: 50, fmax: 4000 };
+        const front = {
+          sampleRate: 8000,
+          windowSize: 256,
+          hopSize: 80,
+          melBins: 16,
+          fmin: 50,
+          fmax: 4000,
+        };
         return addon.createFeatures(front, 1).run(none, batch, length, 'logmel');
       },
       // 2^20 x 2^20 channels with 2^16 x 2^16 taps are 2^72 weights.
       weights: async () => {
         const conv = (path, input, attrs) => ({ op: 'conv', path, inputs: [input], attrs });
-        const reduce = (axis, input) => ({ op: 'reduce', path: '', inputs: [input], attrs: { axis, kind: 'mean' } });
+        const reduce = (axis, input) => ({
+          op: 'reduce',
+          path: '',
+          inputs: [input],
+          attrs: { axis, kind: 'mean' },
+        });
         const wide = {
           name: 'Wide',
           nodes: [

@@ -94,9 +94,15 @@ t.test('process.exit() in a step, without anybody who stops the engine', async (
 });
 
 t.test('process.exit() in a step of the public Trainer', async (t) => {
-  const result = await runProgram(process.execPath, [...process.execArgv, testPath('exit_in_training.ts')]);
+  const result = await runProgram(process.execPath, [
+    ...process.execArgv,
+    testPath('exit_in_training.ts'),
+  ]);
   t.match(result, { code: 7, signal: null });
-  t.notOk(reports(result).some((fields) => 'done' in fields), 'the step was under way');
+  t.notOk(
+    reports(result).some((fields) => 'done' in fields),
+    'the step was under way',
+  );
   t.comment(`process.exit(): ${result.leaving.toFixed(0)} ms`);
   t.ok(result.leaving < PROMISED, `the process ends within ${PROMISED} ms`);
 });
@@ -104,7 +110,10 @@ t.test('process.exit() in a step of the public Trainer', async (t) => {
 t.test('an idle engine keeps nobody waiting', async (t) => {
   const result = await runChild({ job: 'idle', spec, samples: SECOND });
   t.match(result, { code: 0, signal: null, stderr: '' });
-  t.ok(result.leaving < PROMISED, `the process ends by itself, after ${result.leaving.toFixed(0)} ms`);
+  t.ok(
+    result.leaving < PROMISED,
+    `the process ends by itself, after ${result.leaving.toFixed(0)} ms`,
+  );
 });
 
 t.test('a job that nobody awaits is done before the process ends', async (t) => {

@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap';
-import { loadNative } from '../../lib/native.js';
-import { createModel } from '../../lib/inference/model.js';
 import { FeatureExtractor } from '../../lib/features/extractor.js';
+import { createModel } from '../../lib/inference/model.js';
+import { loadNative } from '../../lib/native.js';
 import {
   CLASSES,
   randomBatch,
@@ -23,11 +23,17 @@ const MiB = 2 ** 20;
 /** Growth of the resident memory from the tenth round on, in MiB. */
 function growth(t: Test, rss: readonly number[]): number {
   const [early, late] = [Math.max(...rss.slice(5, 10)), Math.max(...rss.slice(-5))];
-  t.comment(`RSS after 10 rounds ${(early / MiB).toFixed(0)} MiB, after ${rss.length} ${(late / MiB).toFixed(0)} MiB`);
+  t.comment(
+    `RSS after 10 rounds ${(early / MiB).toFixed(0)} MiB, after ${rss.length} ${(late / MiB).toFixed(0)} MiB`,
+  );
   return (late - early) / MiB;
 }
 
-async function rssOf(t: Test, request: Parameters<typeof runChild>[0], args: string[] = []): Promise<number[]> {
+async function rssOf(
+  t: Test,
+  request: Parameters<typeof runChild>[0],
+  args: string[] = [],
+): Promise<number[]> {
   const result = await runChild(request, { limit: 120_000, args });
   t.match(result, { code: 0, signal: null });
   return (reports(result)[0]?.rss ?? []) as number[];
@@ -44,7 +50,9 @@ t.test('fifty sessions, made and disposed of', async (t) => {
 });
 
 t.test('forgotten models are collected with --expose-gc', async (t) => {
-  const rss = await rssOf(t, { job: 'forgotten', spec: wide, count: 40, collect: true }, ['--expose-gc']);
+  const rss = await rssOf(t, { job: 'forgotten', spec: wide, count: 40, collect: true }, [
+    '--expose-gc',
+  ]);
   t.ok(growth(t, rss) < 60, 'the memory is given back');
 });
 
@@ -78,11 +86,19 @@ t.test('dispose() while jobs are under way', async (t) => {
   await t.rejects(async () => model.set('fc1.weight', weight), disposed);
   await t.rejects(async () => model.initialise(1n), disposed);
   await t.rejects(async () => model.text(1, SECOND, []), disposed);
-  await t.rejects(async () => addon.createSession(model, spec, sessionOptions(1, SECOND)), disposed);
+  await t.rejects(
+    async () => addon.createSession(model, spec, sessionOptions(1, SECOND)),
+    disposed,
+  );
   await t.rejects(async () => session.step(waveform, target, undefined, state), disposed);
   await t.rejects(async () => session.gradient('fc1.weight'), disposed);
   await t.rejects(async () => session.getSlot('exp_avg', 'fc1.weight'), disposed);
-  for (const call of [() => model.parameters(), () => session.slots(), () => session.cost(), () => session.text()]) {
+  for (const call of [
+    () => model.parameters(),
+    () => session.slots(),
+    () => session.cost(),
+    () => session.text(),
+  ]) {
     t.throws(call, disposed);
   }
   model.dispose();
@@ -133,27 +149,41 @@ t.test('more memory than there is: an error, and the process goes on', async (t)
   t.same(await model.infer(waveform, 1, SECOND, ['logits']), expected, 'the same result as before');
 });
 
-const notRoot = process.getuid?.() !== 0 && 'only root starts processes of another user, with few threads';
+const notRoot =
+  process.getuid?.() !== 0 && 'only root starts processes of another user, with few threads';
 
 t.test('sizes that overflow 64 bits are errors, not small numbers', async (t) => {
   // In a process each: what is written beyond the memory that was reserved ends the process.
   for (const target of ['infer', 'text', 'features', 'weights']) {
-    const result = await runChild({ job: 'overflow', spec, target }, { shell: 'ulimit -c 0' });
+    const result = await runChild(
+      { job: 'overflow', spec, target },
+      { shell: 'ulimit -c 0', limit: 20_000 },
+    );
     t.match(result, { code: 0, signal: null }, `${target}: the process goes on`);
     t.match(reports(result), [{ code: /^ERR_PANNS_/ }], `${target}: ${result.stdout}`);
   }
 });
 
-t.test('threads that the system refuses: no hang, and the process goes on', { skip: notRoot }, async (t) => {
-  // Limits count the threads of a user, and do not hold for root.
-  const shell = 'ulimit -u 60; set -- setpriv --reuid 61234 --clear-groups "$@"';
-  const result = await runChild({ job: 'threads', spec }, { shell, limit: 20_000 });
-  if (/setpriv|MODULE_NOT_FOUND|EACCES/.test(result.stderr)) {
-    t.pass('not run', { skip: `another user cannot run this here: ${result.stderr.slice(0, 200)}` });
-    return;
-  }
-  t.match(result, { code: 0, signal: null });
-  const [report] = reports(result);
-  t.match(report?.outcomes, Array(3).fill(/^made$|^ERR_PANNS_/), 'made with fewer, or told with a code');
-  t.equal(report?.one, 'made');
-});
+t.test(
+  'threads that the system refuses: no hang, and the process goes on',
+  { skip: notRoot },
+  async (t) => {
+    // Limits count the threads of a user, and do not hold for root.
+    const shell = 'ulimit -u 60; set -- setpriv --reuid 61234 --clear-groups "$@"';
+    const result = await runChild({ job: 'threads', spec }, { shell, limit: 20_000 });
+    if (/setpriv|MODULE_NOT_FOUND|EACCES/.test(result.stderr)) {
+      t.pass('not run', {
+        skip: `another user cannot run this here: ${result.stderr.slice(0, 200)}`,
+      });
+      return;
+    }
+    t.match(result, { code: 0, signal: null });
+    const [report] = reports(result);
+    t.match(
+      report?.outcomes,
+      Array(3).fill(/^made$|^ERR_PANNS_/),
+      'made with fewer, or told with a code',
+    );
+    t.equal(report?.one, 'made');
+  },
+);

@@ -5,9 +5,9 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import type { SessionOptions, Spec } from '../../lib/addon.js';
 import { createRandom } from '../../lib/data/random.js';
-import { packageRoot } from '../../lib/native.js';
 import { buildGraph, type GraphDescription } from '../../lib/models/graph.js';
 import { describeModel } from '../../lib/models/index.js';
+import { packageRoot } from '../../lib/native.js';
 
 const require = createRequire(import.meta.url);
 
@@ -18,7 +18,14 @@ export const CLASSES = 5;
 /** Two convolutions on 16 mel bins: compiles and runs in milliseconds, and has every kind of op. */
 export function smallModel(channels = 16): GraphDescription {
   return buildGraph('Small', (b, waveform) => {
-    const front = { sampleRate: 8000, windowSize: 256, hopSize: 80, melBins: 16, fmin: 50, fmax: 4000 };
+    const front = {
+      sampleRate: 8000,
+      windowSize: 256,
+      hopSize: 80,
+      melBins: 16,
+      fmin: 50,
+      fmax: 4000,
+    };
     let x = b.batchNorm('bn0', b.logmel(waveform, front), 'freq');
     x = b.mixup(b.specAugment(x, { timeWidth: 8, freqWidth: 4 }));
     for (const name of ['block1', 'block2']) {
@@ -105,7 +112,10 @@ export function runProgram(
   args: readonly string[],
   { input = '', limit = 60_000, shell = '' } = {},
 ): Promise<ChildResult> {
-  const command = shell === '' ? [program, ...args] : ['bash', '-c', `${shell}; exec "$@"`, 'sh', program, ...args];
+  const command =
+    shell === ''
+      ? [program, ...args]
+      : ['bash', '-c', `${shell}; exec "$@"`, 'sh', program, ...args];
   return new Promise((resolve, reject) => {
     const begin = performance.now();
     let left = Number.NaN;

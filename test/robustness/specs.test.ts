@@ -15,15 +15,74 @@ const MEMORY_LIMIT = 3_000_000;
 
 /** Values that take the place of any other; NaN and Infinity travel through JSON by these names. */
 const WILD: readonly unknown[] = [
-  ...[0, -1, 1, 2, 3, 0.5, 7, 64, 65535, 65536, 2 ** 20, 2 ** 20 + 1, 2 ** 24, 2 ** 31, 2 ** 32, 2 ** 40],
+  ...[
+    0,
+    -1,
+    1,
+    2,
+    3,
+    0.5,
+    7,
+    64,
+    65535,
+    65536,
+    2 ** 20,
+    2 ** 20 + 1,
+    2 ** 24,
+    2 ** 31,
+    2 ** 32,
+    2 ** 40,
+  ],
   ...[2 ** 53, 1e300, -1e300, 1e-300, '\0nan', '\0infinity', true, false, null, '', 'avg', 'max'],
-  ...['waveform', 'mixup_lambda', '#0', '#1', '#4', '#-1', '#999', '#', '#x', '__proto__', 'a'.repeat(5000)],
+  ...[
+    'waveform',
+    'mixup_lambda',
+    '#0',
+    '#1',
+    '#4',
+    '#-1',
+    '#999',
+    '#',
+    '#x',
+    '__proto__',
+    'a'.repeat(5000),
+  ],
   ...[[], [1], [3, 3], [0, 0], [65536, 65536], [1, 2, 3], ['3', 3], {}, { kernel: 3 }],
 ];
 
-const OPS = ['conv', 'pool', 'linear', 'reduce', 'batch_norm', 'relu', 'logmel', 'softmax', 'add', 'mixup'];
-const MORE = ['adam', 'conv_backward_weight', 'grad_norm', 'cross_entropy', 'nothing', '', 'toString'];
-const ATTRIBUTES = ['kernel', 'stride', 'padding', 'dilation', 'groups', 'bias', 'eps', 'p', 'axis', 'kind'];
+const OPS = [
+  'conv',
+  'pool',
+  'linear',
+  'reduce',
+  'batch_norm',
+  'relu',
+  'logmel',
+  'softmax',
+  'add',
+  'mixup',
+];
+const MORE = [
+  'adam',
+  'conv_backward_weight',
+  'grad_norm',
+  'cross_entropy',
+  'nothing',
+  '',
+  'toString',
+];
+const ATTRIBUTES = [
+  'kernel',
+  'stride',
+  'padding',
+  'dilation',
+  'groups',
+  'bias',
+  'eps',
+  'p',
+  'axis',
+  'kind',
+];
 
 function pick<T>(random: Random, list: readonly T[]): T {
   return list[Math.floor(random.uniform() * list.length)] as T;
@@ -110,14 +169,18 @@ t.test('three hundred wild specs: a model or an error with a code, never a crash
       else {
         counts.refused++;
         codes.set(String(code), (codes.get(String(code)) ?? 0) + 1);
-        if (!isErrorCode(code)) t.fail(`no code: ${message}: ${part[line.index as number]?.slice(0, 2000)}`);
-        else if (code === 'ERR_PANNS_INTERNAL') t.fail(`${message}: ${part[line.index as number]?.slice(0, 2000)}`);
+        if (!isErrorCode(code))
+          t.fail(`no code: ${message}: ${part[line.index as number]?.slice(0, 2000)}`);
+        else if (code === 'ERR_PANNS_INTERNAL')
+          t.fail(`${message}: ${part[line.index as number]?.slice(0, 2000)}`);
       }
     }
     if (result.code === 0) break;
     const last = (lines.at(-1)?.index ?? 0) as number;
     counts.crashed++;
-    t.fail(`${result.signal ?? result.code} ${result.stderr.slice(0, 300)} from ${part[last]?.slice(0, 3000)}`);
+    t.fail(
+      `${result.signal ?? result.code} ${result.stderr.slice(0, 300)} from ${part[last]?.slice(0, 3000)}`,
+    );
     first += last + 1;
   }
   t.comment(`${JSON.stringify(counts)}, codes ${JSON.stringify(Object.fromEntries(codes))}`);
@@ -132,7 +195,20 @@ const make = async (wild: unknown) => {
 };
 
 t.test('references that are no nodes, or come later', async (t) => {
-  for (const ref of ['#99', '#-1', '#5', '#', '#zero', '#1x', '# 1', '#4294967296', '#1.5', '#0x1', 'wave', '']) {
+  for (const ref of [
+    '#99',
+    '#-1',
+    '#5',
+    '#',
+    '#zero',
+    '#1x',
+    '# 1',
+    '#4294967296',
+    '#1.5',
+    '#0x1',
+    'wave',
+    '',
+  ]) {
     const wild = structuredClone(spec);
     const node = wild.nodes[4];
     if (node) node.inputs = [ref];
@@ -152,7 +228,17 @@ t.test('what is no spec at all', async (t) => {
       throw new RangeError('from a getter');
     },
   };
-  const values = [undefined, null, 1, 'Cnn6', [], {}, cyclic, { name: 'x' }, { name: 'x', nodes: [] }];
+  const values = [
+    undefined,
+    null,
+    1,
+    'Cnn6',
+    [],
+    {},
+    cyclic,
+    { name: 'x' },
+    { name: 'x', nodes: [] },
+  ];
   for (const value of values) {
     await t.rejects(async () => make(value), { code: /^ERR_PANNS_(SPEC|OPTION)$/ }, String(value));
   }
@@ -168,9 +254,20 @@ t.test('a long chain compiles in bounded time', async (t) => {
   const length = 3000;
   const [front] = spec.nodes;
   const nodes = front ? [front] : [];
-  for (let i = 0; i < length; i++) nodes.push({ op: 'relu', path: '', inputs: [`#${i}`], attrs: {} });
-  nodes.push({ op: 'reduce', path: '', inputs: [`#${length}`], attrs: { axis: 'freq', kind: 'mean' } });
-  nodes.push({ op: 'reduce', path: '', inputs: [`#${length + 1}`], attrs: { axis: 'time', kind: 'max' } });
+  for (let i = 0; i < length; i++)
+    nodes.push({ op: 'relu', path: '', inputs: [`#${i}`], attrs: {} });
+  nodes.push({
+    op: 'reduce',
+    path: '',
+    inputs: [`#${length}`],
+    attrs: { axis: 'freq', kind: 'mean' },
+  });
+  nodes.push({
+    op: 'reduce',
+    path: '',
+    inputs: [`#${length + 1}`],
+    attrs: { axis: 'time', kind: 'max' },
+  });
   const begin = performance.now();
   const model = await make({ name: 'Long', nodes, outputs: { out: length + 2 } });
   await model.infer(new Float32Array(SECOND), 1, SECOND, ['out']);

@@ -1,8 +1,8 @@
 import t from 'tap';
 import type { NativeModel, NativeSession, StepState } from '../../lib/addon.js';
 import { loadNative } from '../../lib/native.js';
-import { CLASSES, randomBatch, SECOND, sessionOptions, smallModel } from './small_model.js';
 import { freshSeed } from '../data/fresh_seed.js';
+import { CLASSES, randomBatch, SECOND, sessionOptions, smallModel } from './small_model.js';
 
 t.jobs = 1;
 
@@ -58,7 +58,10 @@ t.test('a plain array is copied before the call returns', async (t) => {
     'shrunk to nothing': (array) => array.buffer.resize(0),
   };
   for (const [way, change] of Object.entries(ways)) {
-    const buffer = new ResizableBuffer(4 * SECOND, way.startsWith('shrunk') ? { maxByteLength: 8 * SECOND } : {});
+    const buffer = new ResizableBuffer(
+      4 * SECOND,
+      way.startsWith('shrunk') ? { maxByteLength: 8 * SECOND } : {},
+    );
     const array = new Float32Array(buffer);
     array.set(waveform);
     const busy = occupy(model);
@@ -153,8 +156,16 @@ t.test('other types and lengths are refused with ERR_PANNS_SHAPE', async (t) => 
     const array = value as Float32Array;
     const fails = { code: 'ERR_PANNS_SHAPE', message: /expected/ };
     await t.rejects(async () => model.infer(array, 1, SECOND, OUT), fails, `infer: ${name}`);
-    await t.rejects(async () => session.step(array, target, undefined, state), fails, `step: ${name}`);
-    await t.rejects(async () => session.step(waveform, array, undefined, state), fails, `target: ${name}`);
+    await t.rejects(
+      async () => session.step(array, target, undefined, state),
+      fails,
+      `step: ${name}`,
+    );
+    await t.rejects(
+      async () => session.step(waveform, array, undefined, state),
+      fails,
+      `target: ${name}`,
+    );
     await t.rejects(async () => model.set('fc_audioset.bias', array), fails, `set: ${name}`);
   }
   session.dispose();
@@ -166,16 +177,34 @@ t.test('sizes whose product does not fit are refused, not wrapped around', async
     { sampleRate: 8000, windowSize: 256, hopSize: 80, melBins: 16, fmin: 50, fmax: 4000 },
     1,
   );
-  const sizes = [[2 ** 32, 2 ** 32], [2 ** 62, 4], [-1, -8000], [0, 0], [Number.NaN, 1], [1.5, 8000]] as const;
+  const sizes = [
+    [2 ** 32, 2 ** 32],
+    [2 ** 62, 4],
+    [-1, -8000],
+    [0, 0],
+    [Number.NaN, 1],
+    [1.5, 8000],
+  ] as const;
   for (const [batch, samples] of sizes) {
     for (const array of [new Float32Array(0), new Float32Array(SECOND)]) {
       const name = `${array.length} samples as ${batch} x ${samples}`;
       if (batch === 1.5 && array.length === SECOND) continue;
-      await t.rejects(async () => model.infer(array, batch, samples, OUT), { code: /^ERR_PANNS_/ }, name);
-      await t.rejects(async () => features.run(array, batch, samples, 'logmel'), { code: /^ERR_PANNS_/ }, name);
+      await t.rejects(
+        async () => model.infer(array, batch, samples, OUT),
+        { code: /^ERR_PANNS_/ },
+        name,
+      );
+      await t.rejects(
+        async () => features.run(array, batch, samples, 'logmel'),
+        { code: /^ERR_PANNS_/ },
+        name,
+      );
     }
   }
-  t.same(await score(model, new Float32Array(SECOND)), await score(model, new Float32Array(SECOND)));
+  t.same(
+    await score(model, new Float32Array(SECOND)),
+    await score(model, new Float32Array(SECOND)),
+  );
 });
 
 t.test('NaN and infinite samples: scores say so, and the next clip is not touched', async (t) => {
@@ -188,19 +217,31 @@ t.test('NaN and infinite samples: scores say so, and the next clip is not touche
     const scores = (await model.infer(spoilt, 2, SECOND, OUT)).clipwise_output as Float32Array;
     const own = Array.from(scores.subarray(0, CLASSES));
     t.ok(own.every(Number.isNaN), `${bad} shows as NaN in every score (${own})`);
-    t.same(scores.subarray(CLASSES), clean.subarray(CLASSES), 'the other clip of the batch is the same');
+    t.same(
+      scores.subarray(CLASSES),
+      clean.subarray(CLASSES),
+      'the other clip of the batch is the same',
+    );
   }
-  t.same((await model.infer(waveform, 2, SECOND, OUT)).clipwise_output, clean, 'nothing is left behind');
+  t.same(
+    (await model.infer(waveform, 2, SECOND, OUT)).clipwise_output,
+    clean,
+    'nothing is left behind',
+  );
 
   const session = await newSession(model);
   const spoilt = waveform.slice();
   spoilt[7] = Number.NaN;
   const before = await weights(model);
-  await t.rejects(session.step(spoilt, target, undefined, { ...state, update: true }), { code: 'ERR_PANNS_NAN' });
+  await t.rejects(session.step(spoilt, target, undefined, { ...state, update: true }), {
+    code: 'ERR_PANNS_NAN',
+  });
   t.same(await weights(model), before, 'a step that failed has changed no weight');
   const badTarget = target.slice();
   badTarget[0] = Number.NaN;
-  await t.rejects(session.step(waveform, badTarget, undefined, { ...state, update: true }), { code: 'ERR_PANNS_NAN' });
+  await t.rejects(session.step(waveform, badTarget, undefined, { ...state, update: true }), {
+    code: 'ERR_PANNS_NAN',
+  });
 });
 
 t.test('update: false changes no weight', async (t) => {

@@ -1,4 +1,11 @@
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Model } from '../../lib/inference/model.js';
@@ -49,7 +56,12 @@ t.test('a stopped training goes on as if it had never stopped', async (t) => {
     // What is trained after the checkpoint is forgotten.
     await losses(first, 6);
     first.dispose();
-    const second = await Trainer.resume(folder, { dataset, decode, validation: dataset, threads: 1 });
+    const second = await Trainer.resume(folder, {
+      dataset,
+      decode,
+      validation: dataset,
+      threads: 1,
+    });
     t.equal(second.step, 5);
     t.same([...before, ...(await losses(second))], expected, `losses of ${optimizer.kind}`);
     const [a, b] = [await bits(whole), await bits(second.model)];
@@ -87,7 +99,14 @@ t.test('training learns, and evaluation sees it', async (t) => {
   t.ok(mAP > 0.8, `mAP ${mAP}`);
   t.ok(loss < 1);
   t.equal(clips, 24);
-  t.same(perClass.map((own) => [own.label, own.clips]), [['low', 8], ['middle', 8], ['high', 8]]);
+  t.same(
+    perClass.map((own) => [own.label, own.clips]),
+    [
+      ['low', 8],
+      ['middle', 8],
+      ['high', 8],
+    ],
+  );
 });
 
 t.test('an abort stops after the step under way and can be saved', async (t) => {
@@ -96,7 +115,11 @@ t.test('an abort stops after the step under way and can be saved', async (t) => 
   const expected = await losses(new Trainer(whole, RECIPE));
   const controller = new AbortController();
   using model = await tinyModel();
-  const trainer = new Trainer(model, { ...RECIPE, checkpoint: { folder }, signal: controller.signal });
+  const trainer = new Trainer(model, {
+    ...RECIPE,
+    checkpoint: { folder },
+    signal: controller.signal,
+  });
   const found: number[] = [];
   const run = async () => {
     for await (const { index, loss } of trainer) {

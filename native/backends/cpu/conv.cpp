@@ -66,7 +66,8 @@ bool Conv::supports(const ConvShape& s, ConvPass pass, ConvAlgo algo) {
     case ConvAlgo::generic: return true;
     case ConvAlgo::direct:
       // The kernels read and write whole blocks; only the input may be a single channel.
-      return s.groups == 1 && s.out_c > 1 && (s.in_c > 1 || pass != ConvPass::backward_data);
+      return s.groups == 1 && s.out_c > 1 &&
+             (s.in_c > 1 || pass != ConvPass::backward_data || one_conv_supports(s));
     default:
       return s.groups == 1 && s.out_c > 1 && s.in_c > 1 && s.kernel_t == s.kernel_f &&
              (s.kernel_t == 3 || s.kernel_t == 5) && s.stride_t == 1 && s.stride_f == 1 &&
@@ -85,6 +86,8 @@ Conv::Conv(const ConvShape& shape, ConvPass pass, const ConvOptions& options)
   if (algo_ == ConvAlgo::winograd) {
     runner_ = pass == ConvPass::backward_weight ? make_winograd_weight_conv(shape, options)
                                                 : make_winograd_conv(shape, pass, options);
+  } else if (pass == ConvPass::backward_data && shape.in_c == 1 && algo_ == ConvAlgo::direct) {
+    runner_ = make_one_conv(shape, options);
   } else if (pass == ConvPass::backward_weight) {
     runner_ = make_weight_conv(shape, algo_, options);
   } else {

@@ -25,6 +25,9 @@ std::unique_ptr<ConvRunner> make_gather_conv(const ConvShape& shape, ConvPass pa
 // Forward and backward_data by `winograd`.
 std::unique_ptr<ConvRunner> make_winograd_conv(const ConvShape& shape, ConvPass pass,
                                                const ConvOptions& options);
+// backward_data by `direct` into one channel (conv_one.h).
+bool one_conv_supports(const ConvShape& shape);
+std::unique_ptr<ConvRunner> make_one_conv(const ConvShape& shape, const ConvOptions& options);
 // backward_weight by `winograd`.
 std::unique_ptr<ConvRunner> make_winograd_weight_conv(const ConvShape& shape,
                                                       const ConvOptions& options);

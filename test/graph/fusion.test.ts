@@ -1,0 +1,184 @@
+import t from 'tap';
+import type { NativeModel, SessionOptions, Spec } from '../../lib/addon.js';
+import { loadNative } from '../../lib/native.js';
+import { openDraws } from '../helpers/random.js';
+import { exposing, TINY_CLASSES, TINY_SAMPLES, tiny } from '../helpers/spec.js';
+import { compare, type Kind, worstErrors } from '../helpers/tolerance.js';
+import { clips, targets } from '../helpers/training.js';
+
+const native = loadNative();
+const draws = openDraws(t);
+const { spec, refs } = tiny();
+
+/** Where each row finds work in the tiny network. */
+const inferenceRows: Record<string, { head: string; mark: RegExp }> = {
+  // `head` is the node whose output vanishes; `mark` stands in the line that took its tail in.
+  'conv+relu': { head: 'conv3', mark: /^conv3 .*\+relu/m },
+  'conv+avg_pool_2x2': { head: 'relu3', mark: /^conv3 .*\+avg_pool_2x2/m },
+  'linear+relu': { head: 'fc1', mark: /^fc1 .*\+relu/m },
+};
+const trainingRows: Record<string, RegExp> = {
+  'batch_norm+relu': /^block\.bn1 .* = batch_norm\(.*\+relu/m,
+  'batch_norm+avg_pool_2x2': /^block\.bn1 .* = batch_norm\(.*\+avg_pool_2x2/m,
+  'batch_norm+dropout': /^block\.bn1 .* = batch_norm\(.*\+dropout/m,
+};
+
+async function makeModel(of: Spec): Promise<NativeModel> {
+  const model = await native.createModel(of, { device: 'cpu', threads: 0 }, TINY_SAMPLES);
+  t.teardown(() => model.dispose());
+  await model.initialise(1n);
+  return model;
+}
+
+const values = new Map<string, Float32Array>();
+const model = await makeModel(spec);
+for (const { name, shape } of model.parameters()) {
+  const count = shape.reduce((a, b) => a * b, 1);
+  let value = draws.normals(count, shape.length > 1 ? 0.3 : 0.2);
+  if (/bn\d\.weight|running_var/.test(name)) value = draws.uniforms(count, 0.5, 2);
+  if (name === 'bn0.running_mean') value = draws.normals(count, 3, -20);
+  if (name === 'bn0.running_var') value = draws.uniforms(count, 10, 60);
+  values.set(name, value);
+}
+const load = async (into: NativeModel) => {
+  for (const [name, value] of values) await into.set(name, value);
+};
+await load(model);
+
+function close(t: Tap, got: Results, want: Results, kind: Kind, what: string): void {
+  t.same([...got.keys()], [...want.keys()], what);
+  for (const [name, value] of want) {
+    const found = compare(got.get(name) ?? [], value, kind);
+    t.ok(found.ok, `${what}, ${name}: ${found.message}`);
+  }
+}
+type Tap = typeof t;
+type Results = Map<string, ArrayLike<number>>;
+
+t.test('every row of the table is tested here', async (t) => {
+  const known = [...Object.keys(inferenceRows), ...Object.keys(trainingRows)];
+  t.same(native.fusions().sort(), known.sort());
+});
+
+const batch = 3;
+const waveform = clips(draws, 2 * batch, TINY_SAMPLES);
+
+/** Inference with some nodes' own results asked for, so that nothing swallows them. */
+async function inferExposing(names: readonly string[]): Promise<Record<string, Float32Array>> {
+  const other = await makeModel(exposing(spec, refs, names));
+  await load(other);
+  const wanted = ['clipwise_output', 'logits', ...names];
+  return other.infer(waveform.subarray(0, batch * TINY_SAMPLES), batch, TINY_SAMPLES, wanted);
+}
+
+for (const [row, { head, mark }] of Object.entries(inferenceRows)) {
+  t.test(`inference: ${row}`, async (t) => {
+    t.match(await model.text(batch, TINY_SAMPLES, []), mark, 'the row is taken');
+    t.notMatch(await model.text(batch, TINY_SAMPLES, [row]), mark, 'and not when it is off');
+    t.notMatch(await model.text(batch, TINY_SAMPLES, ['fuse']), mark, 'nor without the pass');
+    const fused = await inferExposing([]);
+    const { [head]: inside, ...plain } = await inferExposing([head]);
+    t.ok(inside?.some((v) => v !== 0), 'the head has a result of its own');
+    const results = (r: object): Results => new Map(Object.entries(r));
+    close(t, results(fused), results(plain), 'product', row);
+  });
+}
+
+t.test('inference: fold_batch_norm', async (t) => {
+  const folded = await model.text(batch, TINY_SAMPLES, []);
+  t.match(folded, /^block\.bn1 .* = fold_batch_norm\(.*\[once\]/m);
+  t.notMatch(folded, /^block\.bn\d .* = batch_norm\(/m);
+  const off = await model.text(batch, TINY_SAMPLES, ['fold_batch_norm']);
+  t.notMatch(off, /fold_batch_norm/);
+  t.match(off, /^block\.bn1 .* = batch_norm\(/m);
+  const fused = await inferExposing([]);
+  const { conv1, conv2, ...plain } = await inferExposing(['conv1', 'conv2']);
+  t.ok(conv1?.length && conv2?.length);
+  const results = (r: object): Results => new Map(Object.entries(r));
+  close(t, results(fused), results(plain), 'product', 'folded and not');
+});
+
+t.test('inference: folded weights follow the parameters', async (t) => {
+  const clip = waveform.subarray(0, TINY_SAMPLES);
+  const infer = async () => (await model.infer(clip, 1, TINY_SAMPLES, ['logits'])).logits;
+  const before = await infer();
+  await model.set('block.bn1.weight', draws.uniforms(16, 2, 3));
+  const after = await infer();
+  await model.set('block.bn1.weight', values.get('block.bn1.weight') as Float32Array);
+  t.notSame(after, before);
+  t.same(await infer(), before, 'and back again');
+});
+
+const options: SessionOptions = {
+  batch,
+  samples: TINY_SAMPLES,
+  mixup: true,
+  loss: 'bce',
+  optimizer: { kind: 'sgd', attrs: {} },
+  frozen: [],
+  passesOff: [],
+};
+const target = targets(draws, 2 * batch, TINY_CLASSES, 'bce');
+const lambda = Float32Array.of(0.3, 0.7, 0.9, 0.1, 0.5, 0.5);
+
+/** The loss and every gradient of one step, with dropout, SpecAugment and mixup on. */
+async function train(passesOff: string[]): Promise<{ results: Results; text: string }> {
+  await load(model); // the running statistics move with every step
+  const session = await native.createSession(model, spec, { ...options, passesOff });
+  const state = { seed: 99n, step: 3, lr: 0.1, maxNorm: 0, update: false };
+  const { loss } = await session.step(waveform, target, lambda, state);
+  const results: Results = new Map([['loss', [loss]]]);
+  for (const { name, trainable } of model.parameters()) {
+    results.set(name, trainable ? await session.gradient(name) : await model.get(name));
+  }
+  const text = session.text();
+  session.dispose();
+  return { results, text };
+}
+
+const trained = await train([]);
+
+for (const [row, mark] of Object.entries(trainingRows)) {
+  t.test(`training: ${row}`, async (t) => {
+    t.match(trained.text, mark, 'the row is taken');
+    const { results, text } = await train([row]);
+    t.notMatch(text, mark, 'and not when it is off');
+    close(t, results, trained.results, 'reordered', row);
+  });
+}
+
+t.test('training: every pass off by name', async (t) => {
+  for (const pass of ['fuse', 'prune', 'plan']) {
+    const { results } = await train([pass]);
+    // Neither what is dropped nor where things lie may change a bit.
+    close(t, results, trained.results, pass === 'fuse' ? 'reordered' : 'exact', `without ${pass}`);
+  }
+  const { results, text } = await train(['fuse', 'prune', 'plan', 'fold_batch_norm']);
+  t.notMatch(text, /\+(relu|avg_pool_2x2|dropout)/);
+  close(t, results, trained.results, 'reordered', 'without any');
+});
+
+t.test('inference: every pass off by name', async (t) => {
+  // A branch that leads nowhere.
+  const dead = structuredClone(spec);
+  const { op, path, inputs, attrs } = dead.nodes[Number(refs.fc2?.slice(1))] ?? dead.nodes[0] ?? {};
+  t.equal(path, 'fc2');
+  dead.nodes.push({ op, path: 'dead', inputs, attrs } as Spec['nodes'][number]);
+  const other = await makeModel(dead);
+  t.notMatch(await other.text(1, TINY_SAMPLES, []), /^dead /m);
+  t.match(await other.text(1, TINY_SAMPLES, ['prune']), /^dead .* = linear\(/m);
+  const sizes = async (off: string[]) => {
+    const found = /arena (\S+) MiB \((\S+) MiB without reuse\)/.exec(
+      await model.text(8, TINY_SAMPLES, off),
+    );
+    return [Number(found?.[1]), Number(found?.[2])] as const;
+  };
+  const [arena, sum] = await sizes([]);
+  t.ok(arena < sum, `${arena} MiB of ${sum}`);
+  const [all, same] = await sizes(['plan']);
+  t.equal(all, same);
+});
+
+t.test('the largest errors', async (t) => {
+  for (const line of worstErrors()) t.comment(line);
+});
