@@ -60,10 +60,9 @@ export type {
   SgdOptions,
 } from './train/recipe.js';
 export {
-  type CheckpointOptions,
   Trainer,
   type TrainerEvents,
   type TrainerOptions,
-  type TrainingOptions,
   type TrainingStep,
 } from './train/trainer.js';
+export type { CheckpointOptions, TrainingOptions } from './train/training.js';

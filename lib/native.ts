@@ -18,7 +18,13 @@ let loaded: NativeAddon | undefined;
  * one that does not load; the message names every attempt and what to do.
  */
 export function loadNative(): NativeAddon {
-  loaded ??= load(locate());
+  if (loaded === undefined) {
+    const addon = load(locate());
+    // process.exit() runs no cleanup hook on the main thread: without this the engine would still
+    // be computing while the process is taken down.
+    process.once('exit', () => addon.stop());
+    loaded = addon;
+  }
   return loaded;
 }
 

@@ -1,11 +1,10 @@
 import { findFfmpeg } from '../audio/ffmpeg.js';
+import { CUDA_REASON } from '../inference/model.js';
 import { modelNames } from '../models/index.js';
 import { loadNative } from '../native.js';
 import { formatBytes } from './format.js';
 import { defineVerb, EXIT } from './verb.js';
 import { packageVersion } from './version.js';
-
-const CUDA_REASON = 'this build has no CUDA backend';
 
 /** `panns info`: what this installation is and can use. */
 export const info = defineVerb(

@@ -7,6 +7,7 @@ import type { ModelDescription } from '../models/row.js';
 import { callNative, callNativeSync } from '../native/call.js';
 import { loadNative } from '../native.js';
 import { modelMetadata } from './model_file.js';
+import { arrangeRows, checkFinite, padded } from './rows.js';
 import { checkDerived, matchState, type StateDict, writable } from './state.js';
 
 /** Where a model computes. */
@@ -52,6 +53,9 @@ export interface ModelInternals {
  * first maps of Cnn14 take 16 MB for each such clip, and more clips at once are hardly faster.
  */
 const SAMPLES_AT_ONCE = 8 * 320_000;
+
+/** Why CUDA is not used. */
+export const CUDA_REASON = 'this build has no CUDA backend';
 
 const DEFAULT_OUTPUTS = ['clipwise_output', 'embedding'] as const;
 
@@ -116,7 +120,7 @@ export class Model {
     checkOptions(options, ['batch', 'outputs', 'signal'], 'infer');
     const names = [...new Set<string>(options.outputs ?? DEFAULT_OUTPUTS)];
     for (const output of names) checkOutput(output, Object.keys(description.spec.outputs));
-    const { data, rows, samples } = this.#rows(waveforms, options.batch);
+    const { data, rows, samples } = arrangeRows(waveforms, options.batch, this.minimumSamples);
     const { signal } = options;
     const atOnce = Math.max(1, Math.floor(SAMPLES_AT_ONCE / samples));
     const results = new Map(
@@ -273,42 +277,6 @@ export class Model {
   #columns(output: string): number {
     return output === 'embedding' ? this.embeddingSize : this.classCount;
   }
-
-  #rows(
-    waveforms: Float32Array | readonly Float32Array[],
-    batch: number | undefined,
-  ): { data: Float32Array; rows: number; samples: number } {
-    const where = `${this.name}.infer`;
-    const clips = waveforms instanceof Float32Array ? [waveforms] : waveforms;
-    const valid = Array.isArray(clips) && clips.length > 0;
-    if (!valid || clips.some((clip) => !(clip instanceof Float32Array) || clip.length === 0)) {
-      const what = 'expected samples: a Float32Array, or a list of them, none empty';
-      throw new PannsError('ERR_PANNS_SHAPE', what, { where });
-    }
-    for (const clip of clips) checkFinite(clip, where);
-    if (!(waveforms instanceof Float32Array)) {
-      if (batch !== undefined && batch !== clips.length) {
-        const what = `expected no batch beside a list, got ${batch} for ${clips.length} clips`;
-        throw new PannsError('ERR_PANNS_SHAPE', what, { where });
-      }
-      const longest = clips.reduce(
-        (most, { length }) => Math.max(most, length),
-        this.minimumSamples,
-      );
-      return { data: padded(clips, longest, clips.length), rows: clips.length, samples: longest };
-    }
-    const rows = batch ?? 1;
-    const samples = waveforms.length / rows;
-    if (!Number.isSafeInteger(rows) || rows < 1 || !Number.isInteger(samples)) {
-      const what = `expected a batch that divides the ${waveforms.length} samples, got ${batch}`;
-      throw new PannsError('ERR_PANNS_SHAPE', what, { where, actual: batch });
-    }
-    if (samples >= this.minimumSamples) return { data: waveforms, rows, samples };
-    const short = Array.from({ length: rows }, (_, i) => {
-      return waveforms.subarray(i * samples, (i + 1) * samples);
-    });
-    return { data: padded(short, this.minimumSamples, rows), rows, samples: this.minimumSamples };
-  }
 }
 
 /** @internal The parts of a model; throws ERR_PANNS_DISPOSED. */
@@ -352,7 +320,7 @@ export async function placeModel(
 ): Promise<Model> {
   const where = 'createModel';
   if (device === 'cuda') {
-    const what = 'this build has no CUDA backend; use device "cpu" or "auto"';
+    const what = `${CUDA_REASON}; use device "cpu" or "auto"`;
     throw new PannsError('ERR_PANNS_CUDA_UNAVAILABLE', what, { where });
   }
   if (device !== 'cpu' && device !== 'auto') {
@@ -394,22 +362,6 @@ function checkOutput(output: string, known: readonly string[]): void {
     expected: known,
     actual: output,
   });
-}
-
-function checkFinite(values: Float32Array, where: string): void {
-  for (let i = 0; i < values.length; i++) {
-    if (Number.isFinite(values[i])) continue;
-    throw new PannsError('ERR_PANNS_NAN', `expected numbers, value ${i} is ${values[i]}`, {
-      where,
-    });
-  }
-}
-
-/** The clips one after another, each on `length` samples, in `rows` rows that the core reads in place. */
-function padded(clips: readonly Float32Array[], length: number, rows: number): Float32Array {
-  const data = new Float32Array(length * rows);
-  for (const [i, clip] of clips.entries()) data.set(clip, i * length);
-  return data;
 }
 
 function product(shape: readonly number[]): number {

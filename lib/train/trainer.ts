@@ -1,14 +1,7 @@
 import { EventEmitter } from 'node:events';
 import type { NativeSession } from '../addon.js';
 import { decodeClips } from '../audio/load.js';
-import type { Dataset } from '../data/dataset.js';
-import {
-  type BatchLoader,
-  createBatchLoader,
-  type Decode,
-  type LoaderState,
-} from '../data/loader.js';
-import { balancedSampler, uniformSampler } from '../data/sampler.js';
+import type { BatchLoader, Decode } from '../data/loader.js';
 import { checkOptions, PannsError, throwIfAborted } from '../errors.js';
 import { type DeviceChoice, type Model, modelInternals } from '../inference/model.js';
 import { readModel } from '../inference/model_file.js';
@@ -21,14 +14,7 @@ import {
   restoreOptimizer,
   writeCheckpoint,
 } from './checkpoint.js';
-import {
-  checkClasses,
-  clipSamples,
-  type Evaluation,
-  evaluate,
-  rememberClips,
-  singleLabels,
-} from './evaluate.js';
+import { clipSamples, type Evaluation, evaluate, rememberClips } from './evaluate.js';
 import {
   nativeOptimizer,
   type Recipe,
@@ -39,34 +25,13 @@ import {
   resolveRecipe,
 } from './recipe.js';
 import type { Schedule } from './schedule.js';
-
-/** Where checkpoints go. */
-export interface CheckpointOptions {
-  folder: string;
-  /** In steps; default once an epoch. The last step is always kept. */
-  every?: number | undefined;
-  /** How many to keep; default 2. */
-  keep?: number | undefined;
-}
-
-/** What to train on, and what goes along with it. */
-export interface TrainingOptions {
-  /** The clips to learn from. */
-  dataset?: Dataset | undefined;
-  /**
-   * Instead of `dataset`: makes a loader of batches of the recipe's size that goes on from `state`.
-   */
-  loader?: ((state: LoaderState | undefined) => BatchLoader) | undefined;
-  /** Clips to evaluate on. */
-  validation?: Dataset | undefined;
-  /** Reads clips; default audio files. */
-  decode?: Decode | undefined;
-  /** Whether decoded clips stay in memory; default `'memory-int16'`. */
-  cache?: 'memory-int16' | 'none' | undefined;
-  checkpoint?: CheckpointOptions | undefined;
-  /** Stops the training after the step under way. */
-  signal?: AbortSignal | undefined;
-}
+import {
+  checkTraining,
+  createTrainingLoader,
+  type TrainingOptions,
+  trainerError,
+  trainingOptionNames,
+} from './training.js';
 
 /** Options of {@link Trainer}. */
 export interface TrainerOptions extends TrainingOptions, RecipeOptions {}
@@ -96,10 +61,6 @@ export interface TrainerEvents {
   evaluate: [evaluation: Evaluation, step: number];
   checkpoint: [path: string, step: number];
 }
-
-const TRAINING_NAMES: readonly (keyof TrainingOptions)[] = [
-  ...(['dataset', 'loader', 'validation', 'decode', 'cache', 'checkpoint', 'signal'] as const),
-];
 
 /** Decoded validation clips that stay in memory: 800 clips of 5 s at 32 kHz. */
 const REMEMBERED_BYTES = 512 * 1024 ** 2;
@@ -144,7 +105,7 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
 
   constructor(model: Model, options: TrainerOptions) {
     super();
-    checkOptions(options, [...TRAINING_NAMES, ...recipeOptionNames], 'Trainer');
+    checkOptions(options, [...trainingOptionNames, ...recipeOptionNames], 'Trainer');
     const {
       dataset,
       loader,
@@ -162,8 +123,7 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
       .flatMap(({ name, trainable }) => (trainable ? [name] : []));
     this.model = model;
     this.recipe = resolveRecipe(own, { activation, mixup, parameters });
-    checkOptions(checkpoint, ['folder', 'every', 'keep'], 'checkpoint');
-    this.stepsPerEpoch = this.#checkData();
+    this.stepsPerEpoch = checkTraining(model, this.recipe, this.#options);
     const { epochs = 1, steps } = this.recipe;
     this.totalSteps = steps ?? Math.max(1, Math.round(epochs * this.stepsPerEpoch));
     this.#schedule = recipeSchedule(this.recipe, this.totalSteps);
@@ -303,34 +263,6 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
     this.dispose();
   }
 
-  /** Checks data against model and recipe; returns the steps of an epoch. */
-  #checkData(): number {
-    const { dataset, loader, validation, checkpoint } = this.#options;
-    const { loss, batchSize, steps, clipSeconds } = this.recipe;
-    if ((dataset === undefined) === (loader === undefined)) {
-      throw optionError('expected either dataset or loader');
-    }
-    if (clipSeconds * this.model.sampleRate < 1) {
-      throw optionError(`expected clips of at least one sample, got clipSeconds ${clipSeconds}`);
-    }
-    for (const [name, value] of Object.entries({
-      every: checkpoint?.every,
-      keep: checkpoint?.keep,
-    })) {
-      if (value === undefined || (Number.isSafeInteger(value) && value >= 1)) continue;
-      throw optionError(`expected checkpoint.${name} to be a whole number >= 1, got ${value}`);
-    }
-    for (const data of [dataset, validation]) {
-      if (data === undefined) continue;
-      checkClasses(this.model, data);
-      if (loss === 'bce' || singleLabels(data.clips) !== undefined) continue;
-      throw optionError('expected one label a clip for cross_entropy; use bce with sigmoid');
-    }
-    if (dataset !== undefined) return Math.max(1, Math.ceil(dataset.clips.length / batchSize));
-    if (steps !== undefined) return steps;
-    throw optionError('expected steps beside a loader, whose epochs have no known length');
-  }
-
   /** Makes what training needs, once. */
   async #start(): Promise<NativeSession> {
     if (this.#failure !== undefined) throw this.#failure;
@@ -339,7 +271,12 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
     const { batchSize, mixupAlpha, loss, optimizer, freeze } = this.recipe;
     const restored = this.#restored;
     if (restored === undefined) await this.#checkFolder();
-    this.#loader ??= this.#createLoader(restored?.state.loader);
+    this.#loader ??= createTrainingLoader(
+      this.model,
+      this.recipe,
+      this.#options,
+      restored?.state.loader,
+    );
     const session = await callNative('Trainer', () =>
       addon.createSession(native, description.spec, {
         batch: batchSize,
@@ -368,35 +305,8 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
   async #checkFolder(): Promise<void> {
     const folder = this.#options.checkpoint?.folder;
     if (folder === undefined || (await listCheckpoints(folder)).length === 0) return;
-    throw optionError(
+    throw trainerError(
       `${folder} holds checkpoints of another training: resume that, or choose another folder`,
-    );
-  }
-
-  #createLoader(state: LoaderState | undefined): BatchLoader {
-    const { dataset, loader, cache } = this.#options;
-    if (dataset === undefined) return (loader as NonNullable<typeof loader>)(state);
-    const { batchSize, mixupAlpha, sampler, seed } = this.recipe;
-    const { clips } = dataset;
-    const classes = this.model.classCount;
-    const order =
-      sampler === 'uniform'
-        ? uniformSampler(clips.length, seed)
-        : balancedSampler(
-            clips.map(({ labels }) => labels),
-            classes,
-            seed,
-          );
-    return createBatchLoader(
-      {
-        ...{ clips, classes, batchSize, seed, cache },
-        samplesPerClip: this.#samples,
-        sampleRate: this.model.sampleRate,
-        decode: this.#decode,
-        sampler: order,
-        ...(mixupAlpha > 0 ? { mixup: true, mixupAlpha } : {}),
-      },
-      state,
     );
   }
 
@@ -474,8 +384,4 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
       if (role === 'counter') counters.set(name, (counters.get(name) ?? 0n) + 1n);
     }
   }
-}
-
-function optionError(what: string): PannsError {
-  return new PannsError('ERR_PANNS_OPTION', what, { where: 'Trainer' });
 }

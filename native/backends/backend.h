@@ -21,13 +21,13 @@ namespace panns::backends {
 
 // All that changes between two runs of one program. Written by one small upload before each run.
 struct StepState {
-  uint64_t seed = 0;         // of dropout and SpecAugment masks
-  uint32_t step = 0;         // training steps done before this one; Adam's t is step + 1
+  uint64_t seed = 0;  // of dropout and SpecAugment masks
+  uint32_t step = 0;  // training steps done before this one; Adam's t is step + 1
   float lr = 0;
-  float max_norm = 0;        // clip the global gradient norm to this; 0: no clipping
+  float max_norm = 0;  // clip the global gradient norm to this; 0: no clipping
   // Results, read back when asked for.
   float grad_norm = 0;
-  float grad_scale = 1;      // what the optimizer multiplies gradients by
+  float grad_scale = 1;  // what the optimizer multiplies gradients by
 };
 
 // A run of device memory; freed with the object.
@@ -92,9 +92,9 @@ struct NodeSpec {
 };
 
 struct DeviceInfo {
-  std::string kind;         // "cpu", "cuda", "null"
-  std::string name;         // as the vendor calls it
-  std::string detail;       // instruction set, driver, ...
+  std::string kind;    // "cpu", "cuda", "null"
+  std::string name;    // as the vendor calls it
+  std::string detail;  // instruction set, driver, ...
   int threads = 0;
   size_t memory_bytes = 0;  // in all; 0 if unknown
 };
@@ -111,8 +111,10 @@ class Device {
   // Bytes that a value takes in this device's own layout.
   virtual size_t bytes(const ops::TensorSpec& value) const = 0;
   // Between the logical, row-major order of host memory and the device's layout.
-  virtual void import_value(Stream&, const ops::TensorSpec& value, const float* host, void* device) = 0;
-  virtual void export_value(Stream&, const ops::TensorSpec& value, const void* device, float* host) = 0;
+  virtual void import_value(Stream&, const ops::TensorSpec& value, const float* host,
+                            void* device) = 0;
+  virtual void export_value(Stream&, const ops::TensorSpec& value, const void* device,
+                            float* host) = 0;
   // While *flag is true, work under way may stop early with undefined results; null: never. For
   // devices whose kernels run for seconds on the calling thread; others may ignore it.
   virtual void set_cancel(const std::atomic<bool>* flag) {}

@@ -34,8 +34,7 @@ int thread_count = 1;
 
 double seconds() {
   if (cpu_time) return static_cast<double>(std::clock()) / CLOCKS_PER_SEC / thread_count;
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 #if defined(__x86_64__)
@@ -124,8 +123,14 @@ std::vector<Layer> layers(const std::string& net, int64_t batch) {
     if (small && out > 512) break;
     for (int i = 0; i < (small ? 1 : 2); ++i) {
       const bool last = small || i == 1;
-      list.push_back({{.n = batch, .in_c = c, .out_c = out, .in_t = t, .in_f = f,
-                       .kernel_t = kernel, .kernel_f = kernel, .pad_t = kernel / 2,
+      list.push_back({{.n = batch,
+                       .in_c = c,
+                       .out_c = out,
+                       .in_t = t,
+                       .in_f = f,
+                       .kernel_t = kernel,
+                       .kernel_f = kernel,
+                       .pad_t = kernel / 2,
                        .pad_f = kernel / 2},
                       last && out != 2048});
       c = out;
@@ -147,8 +152,7 @@ double median_ms(double budget, F&& f) {
     f();
     times.push_back((seconds() - t) * 1e3);
   }
-  std::nth_element(times.begin(), times.begin() + static_cast<long>(times.size() / 2),
-                   times.end());
+  std::nth_element(times.begin(), times.begin() + static_cast<long>(times.size() / 2), times.end());
   return times[times.size() / 2];
 }
 

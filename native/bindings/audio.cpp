@@ -29,8 +29,9 @@ struct SourceInput {
       path = value.As<Napi::String>().Utf8Value();
       return;
     }
-    PANNS_CHECK(value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array,
-                "ERR_PANNS_OPTION", "source", "expected a path or a Uint8Array");
+    PANNS_CHECK(
+        value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array,
+        "ERR_PANNS_OPTION", "source", "expected a path or a Uint8Array");
     const auto array = value.As<Napi::Uint8Array>();
     bytes = std::make_shared<std::vector<uint8_t>>(array.Data(), array.Data() + array.ByteLength());
   }
@@ -45,7 +46,8 @@ struct SourceInput {
 // Rates reach the core as int; anything beyond is refused here with its value.
 int to_rate(const Napi::Object& o, const char* name) {
   const int64_t rate = integer(o, name);
-  PANNS_CHECK(rate >= 0 && rate <= 768000, "ERR_PANNS_OPTION", name, "expected 0..768000 Hz, got ", rate);
+  PANNS_CHECK(rate >= 0 && rate <= 768000, "ERR_PANNS_OPTION", name, "expected 0..768000 Hz, got ",
+              rate);
   return static_cast<int>(rate);
 }
 
@@ -57,7 +59,8 @@ Napi::Value audio_library(const Napi::CallbackInfo& info) {
     const audio::SndfileStatus status = audio::sndfile_status();
     std::string error;
     if (!status.loaded) {
-      for (const auto& a : status.attempts) error += (error.empty() ? "" : "; ") + a.path + ": " + a.reason;
+      for (const auto& a : status.attempts)
+        error += (error.empty() ? "" : "; ") + a.path + ": " + a.reason;
     }
     auto o = Napi::Object::New(env);
     o.Set("path", status.path);
@@ -79,9 +82,13 @@ Napi::Value probe(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const SourceInput source(info[0]);
     auto found = std::make_shared<audio::AudioInfo>();
-    return instance(info.Env()).audio->post(
-        info.Env(), {[=](const std::atomic<bool>& cancel) { *found = audio::probe(source.source(), &cancel); },
-                     [found](Napi::Env env) -> Napi::Value { return to_object(env, *found); }, {}});
+    return instance(info.Env())
+        .audio->post(info.Env(),
+                     {[=](const std::atomic<bool>& cancel) {
+                        *found = audio::probe(source.source(), &cancel);
+                      },
+                      [found](Napi::Env env) -> Napi::Value { return to_object(env, *found); },
+                      {}});
   });
 }
 
@@ -145,8 +152,8 @@ Napi::Value load_clips(const Napi::CallbackInfo& info) {
     options.samples = integer(o, "samples");
     options.nan = flag(o, "nanToZero") ? audio::NanPolicy::kZero : audio::NanPolicy::kError;
     const int64_t threads = integer(o, "threads");
-    PANNS_CHECK(threads >= 0 && threads <= 1024, "ERR_PANNS_OPTION", "threads", "expected 0..1024, got ",
-                threads);
+    PANNS_CHECK(threads >= 0 && threads <= 1024, "ERR_PANNS_OPTION", "threads",
+                "expected 0..1024, got ", threads);
     const int64_t expected = static_cast<int64_t>(clips->size()) * options.samples;
 
     // The rows are written in place, so the array must be one that stays where it is.
@@ -159,10 +166,11 @@ Napi::Value load_clips(const Napi::CallbackInfo& info) {
       napi_get_typedarray_info(info.Env(), info[2], &type, &length, &out, &buffer, nullptr);
       napi_is_arraybuffer(info.Env(), buffer, &plain);
     }
-    PANNS_CHECK(!plain && (type == napi_float32_array || type == napi_int16_array), "ERR_PANNS_OPTION",
-                "out", "expected a Float32Array or Int16Array over a SharedArrayBuffer");
-    PANNS_CHECK(static_cast<int64_t>(length) == expected, "ERR_PANNS_SHAPE", "out", "expected room for ",
-                expected, " samples, got ", length);
+    PANNS_CHECK(!plain && (type == napi_float32_array || type == napi_int16_array),
+                "ERR_PANNS_OPTION", "out",
+                "expected a Float32Array or Int16Array over a SharedArrayBuffer");
+    PANNS_CHECK(static_cast<int64_t>(length) == expected, "ERR_PANNS_SHAPE", "out",
+                "expected room for ", expected, " samples, got ", length);
     Job job;
     job.held.push_back(Napi::Persistent(info[2].As<Napi::Object>()));
     take_cancel_flag(info[3], job);
@@ -195,7 +203,8 @@ Napi::Value resample(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     Job job;
     const FloatInput samples(info[0], "samples", -1, job);
-    const int64_t from = info[1].ToNumber().Int64Value(), to = info[2].ToNumber().Int64Value();
+    const int64_t from = integer(info[1], "from", 1, 768000),
+                  to = integer(info[2], "to", 1, 768000);
     auto out = std::make_shared<std::vector<float>>();
     job.work = [=](const auto&) {
       const audio::Resampler resampler(from, to);
@@ -209,7 +218,8 @@ Napi::Value resample(const Napi::CallbackInfo& info) {
 
 Napi::Value resampler_info(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    const audio::Resampler r(info[0].ToNumber().Int64Value(), info[1].ToNumber().Int64Value());
+    const audio::Resampler r(integer(info[0], "from", 1, 768000),
+                             integer(info[1], "to", 1, 768000));
     auto o = Napi::Object::New(info.Env());
     o.Set("passbandHz", r.passband_hz());
     o.Set("taps", static_cast<double>(r.taps()));

@@ -19,7 +19,8 @@ ArrayInfo array_info(const Napi::Value& value) {
   size_t offset = 0;
   bool plain = true;
   // node-addon-api's own class refuses SharedArrayBuffers; the C call does not.
-  napi_get_typedarray_info(value.Env(), value, &info.type, &info.length, &info.data, &buffer, &offset);
+  napi_get_typedarray_info(value.Env(), value, &info.type, &info.length, &info.data, &buffer,
+                           &offset);
   napi_is_arraybuffer(value.Env(), buffer, &plain);
   info.shared = !plain;
   return info;
@@ -38,7 +39,8 @@ Napi::Error to_js(Napi::Env env, const Error& error) {
   return e;
 }
 
-FloatInput::FloatInput(const Napi::Value& value, const std::string& where, int64_t expected, Job& job) {
+FloatInput::FloatInput(const Napi::Value& value, const std::string& where, int64_t expected,
+                       Job& job) {
   PANNS_CHECK(value.IsTypedArray(), "ERR_PANNS_SHAPE", where, "expected a Float32Array");
   const ArrayInfo info = array_info(value);
   PANNS_CHECK(info.type == napi_float32_array, "ERR_PANNS_SHAPE", where,
@@ -83,6 +85,19 @@ int64_t integer(const Napi::Object& o, const char* name) {
   // 2^53: the largest integer a JavaScript number holds exactly.
   if (d != std::floor(d) || std::abs(d) > 9007199254740992.0) throw bad(name, "an integer");
   return static_cast<int64_t>(d);
+}
+
+int64_t integer(const Napi::Value& value, const char* name, int64_t low, int64_t high) {
+  const double d = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : std::nan("");
+  PANNS_CHECK(d == std::floor(d) && d >= static_cast<double>(low) && d <= static_cast<double>(high),
+              "ERR_PANNS_SHAPE", name, "expected a whole number in ", low, "..", high, ", got ", d);
+  return static_cast<int64_t>(d);
+}
+
+int64_t batch_size(const Napi::Value& value) { return integer(value, "batch", 1, 1 << 20); }
+
+int64_t sample_count(const Napi::Value& value) {
+  return integer(value, "samples", 1, Shape::kMaxSize);
 }
 
 bool flag(const Napi::Object& o, const char* name) {
@@ -143,8 +158,9 @@ ops::AttrMap to_attrs(const Napi::Value& value, const std::string& where) {
       }
       map.set(name, list);
     } else {
-      throw Error("ERR_PANNS_SPEC", where,
-                  cat("expected ", name, " to be a number, a boolean, a string or a list of numbers"));
+      throw Error(
+          "ERR_PANNS_SPEC", where,
+          cat("expected ", name, " to be a number, a boolean, a string or a list of numbers"));
     }
   }
   return map;
@@ -160,7 +176,8 @@ graph::Spec to_spec(const Napi::Value& value) {
   const auto list = nodes.As<Napi::Array>();
   for (uint32_t i = 0; i < list.Length(); ++i) {
     const Napi::Value item = list.Get(i);
-    PANNS_CHECK(item.IsObject(), "ERR_PANNS_SPEC", spec.name, "expected node ", i, " to be an object");
+    PANNS_CHECK(item.IsObject(), "ERR_PANNS_SPEC", spec.name, "expected node ", i,
+                " to be an object");
     const auto node = item.As<Napi::Object>();
     const std::string path = text(node, "path");
     spec.nodes.push_back({text(node, "op"), path, strings(node.Get("inputs"), "inputs"),
@@ -172,7 +189,10 @@ graph::Spec to_spec(const Napi::Value& value) {
   const Napi::Array names = named.GetPropertyNames();
   for (uint32_t i = 0; i < names.Length(); ++i) {
     const std::string name = names.Get(i).As<Napi::String>().Utf8Value();
-    spec.outputs[name] = static_cast<int>(integer(named, name.c_str()));
+    const int64_t node = integer(named, name.c_str());
+    PANNS_CHECK(node >= 0 && node < static_cast<int64_t>(spec.nodes.size()), "ERR_PANNS_SPEC",
+                spec.name, "output '", name, "' names node ", node, ", which does not exist");
+    spec.outputs[name] = static_cast<int>(node);
   }
   return spec;
 }

@@ -3,6 +3,7 @@
 
 #include <napi.h>
 
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,11 @@ namespace panns::bindings {
 // A JavaScript Error with `code` and `where`.
 Napi::Error to_js(Napi::Env env, const Error& error);
 
+// What a container or an allocation that cannot grow so far becomes.
+inline Error refused_memory() {
+  return Error("ERR_PANNS_OUT_OF_MEMORY", "", "expected more memory than the system can give");
+}
+
 // Runs body and throws what it throws as a JavaScript error with its code.
 template <typename Body>
 auto guarded(Napi::Env env, Body&& body) -> decltype(body()) {
@@ -24,7 +30,9 @@ auto guarded(Napi::Env env, Body&& body) -> decltype(body()) {
   } catch (const Error& e) {
     throw to_js(env, e);
   } catch (const std::bad_alloc&) {
-    throw to_js(env, Error("ERR_PANNS_OUT_OF_MEMORY", "", "the system refused memory"));
+    throw to_js(env, refused_memory());
+  } catch (const std::length_error&) {
+    throw to_js(env, refused_memory());
   }
 }
 
@@ -56,6 +64,11 @@ inline Napi::Value to_array(Napi::Env env, const std::vector<float>& v) {
 // Typed access to an object's properties; throw ERR_PANNS_OPTION naming the property.
 double number(const Napi::Object& o, const char* name);
 int64_t integer(const Napi::Object& o, const char* name);
+// The same of an argument, within a range.
+int64_t integer(const Napi::Value& value, const char* name, int64_t low, int64_t high);
+// Clips of a batch and samples of a clip: bounds that keep every product of theirs in range.
+int64_t batch_size(const Napi::Value& value);
+int64_t sample_count(const Napi::Value& value);
 bool flag(const Napi::Object& o, const char* name);
 std::string text(const Napi::Object& o, const char* name);
 std::vector<std::string> strings(const Napi::Value& list, const char* name);

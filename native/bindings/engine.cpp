@@ -10,8 +10,7 @@ struct Engine::Pending {
   std::unique_ptr<Error> error;
 };
 
-Engine::Engine(Napi::Env env)
-    : callback_(Callback::New(env, "panns engine", 0, 1, this)) {
+Engine::Engine(Napi::Env env) : callback_(Callback::New(env, "panns engine", 0, 1, this)) {
   callback_.Unref(env);  // an idle engine does not keep the process alive
   thread_ = std::thread([this] { loop(); });
 }
@@ -54,8 +53,9 @@ void Engine::loop() {
     } catch (const Error& e) {
       pending->error = std::make_unique<Error>(e);
     } catch (const std::bad_alloc&) {
-      pending->error = std::make_unique<Error>("ERR_PANNS_OUT_OF_MEMORY", "engine",
-                                               "expected more memory than the system gave");
+      pending->error = std::make_unique<Error>(refused_memory());
+    } catch (const std::length_error&) {
+      pending->error = std::make_unique<Error>(refused_memory());
     } catch (const std::exception& e) {
       pending->error = std::make_unique<Error>("ERR_PANNS_INTERNAL", "engine", e.what());
     }

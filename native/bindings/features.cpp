@@ -13,8 +13,8 @@ struct FeaturesState {
       : pool(threads), logmel(config, pool.size()) {
     const auto bytes = static_cast<size_t>(logmel.workspace_bytes() + 63) / 64 * 64;
     workspace.reset(std::aligned_alloc(64, bytes > 0 ? bytes : 64));
-    PANNS_CHECK(workspace != nullptr, "ERR_PANNS_OUT_OF_MEMORY", "features", "the system refused ", bytes,
-                " bytes");
+    PANNS_CHECK(workspace != nullptr, "ERR_PANNS_OUT_OF_MEMORY", "features", "the system refused ",
+                bytes, " bytes");
   }
   struct Free {
     void operator()(void* p) const { std::free(p); }
@@ -48,15 +48,15 @@ Napi::Function FeaturesHandle::define(Napi::Env env) {
                       InstanceMethod<&FeaturesHandle::dispose>("dispose")});
 }
 
-FeaturesHandle::FeaturesHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FeaturesHandle>(info) {}
+FeaturesHandle::FeaturesHandle(const Napi::CallbackInfo& info)
+    : Napi::ObjectWrap<FeaturesHandle>(info) {}
 
 Napi::Value FeaturesHandle::run(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    PANNS_CHECK(state_ != nullptr, "ERR_PANNS_DISPOSED", "features", "the extractor was disposed of");
-    const int64_t batch = info[1].ToNumber().Int64Value(), samples = info[2].ToNumber().Int64Value();
+    PANNS_CHECK(state_ != nullptr, "ERR_PANNS_DISPOSED", "features",
+                "the extractor was disposed of");
+    const int64_t batch = batch_size(info[1]), samples = sample_count(info[2]);
     const std::string kind = info[3].ToString().Utf8Value();
-    PANNS_CHECK(batch >= 1 && samples >= 1, "ERR_PANNS_SHAPE", "waveform",
-                "expected at least one clip of at least one sample, got ", batch, " of ", samples);
     PANNS_CHECK(kind == "logmel" || kind == "spectrogram", "ERR_PANNS_OPTION", "output",
                 "expected 'logmel' or 'spectrogram', got '", kind, "'");
     const auto output = kind == "logmel" ? cpu::LogmelOutput::rows : cpu::LogmelOutput::spectrum;
@@ -66,7 +66,8 @@ Napi::Value FeaturesHandle::run(const Napi::CallbackInfo& info) {
     auto out = std::make_shared<std::vector<float>>();
     job.work = [=, s = state_](const auto&) {
       out->resize(static_cast<size_t>(s->logmel.output_size(batch, samples, output)));
-      s->logmel.run(s->pool, waveform.data(), batch, samples, output, out->data(), s->workspace.get());
+      s->logmel.run(s->pool, waveform.data(), batch, samples, output, out->data(),
+                    s->workspace.get());
     };
     job.result = [out](Napi::Env env) { return to_array(env, *out); };
     return instance(info.Env()).compute->post(info.Env(), std::move(job));
@@ -78,9 +79,7 @@ void FeaturesHandle::dispose(const Napi::CallbackInfo&) { state_.reset(); }
 Napi::Value create_features(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const auto config = to_config(info[0]);
-    const int64_t threads = info[1].ToNumber().Int64Value();
-    PANNS_CHECK(threads >= 0 && threads <= 1024, "ERR_PANNS_OPTION", "threads", "expected 0..1024, got ",
-                threads);
+    const int64_t threads = integer(info[1], "threads", 0, 1024);
     const Napi::Object handle = instance(info.Env()).features.New({});
     FeaturesHandle::Unwrap(handle)->adopt(
         std::make_shared<FeaturesState>(config, static_cast<int>(threads)));
@@ -93,19 +92,19 @@ Napi::Value frontend_tensors(const Napi::CallbackInfo& info) {
     const auto config = to_config(info[0]);
     auto stft = std::make_shared<frontend::StftKernels>();
     auto mel = std::make_shared<std::vector<float>>();
-    return instance(info.Env()).compute->post(
-        info.Env(), {[=](const auto&) {
-                       *stft = frontend::stft_kernels(config.window_size);
-                       *mel = frontend::mel_filter_bank(config).dense();
-                     },
-                     [=](Napi::Env env) -> Napi::Value {
-                       auto o = Napi::Object::New(env);
-                       o.Set("convReal", to_array(env, stft->real));
-                       o.Set("convImag", to_array(env, stft->imag));
-                       o.Set("melW", to_array(env, *mel));
-                       return o;
-                     },
-                     {}});
+    return instance(info.Env())
+        .compute->post(info.Env(), {[=](const auto&) {
+                                      *stft = frontend::stft_kernels(config.window_size);
+                                      *mel = frontend::mel_filter_bank(config).dense();
+                                    },
+                                    [=](Napi::Env env) -> Napi::Value {
+                                      auto o = Napi::Object::New(env);
+                                      o.Set("convReal", to_array(env, stft->real));
+                                      o.Set("convImag", to_array(env, stft->imag));
+                                      o.Set("melW", to_array(env, *mel));
+                                      return o;
+                                    },
+                                    {}});
   });
 }
 

@@ -17,7 +17,8 @@ bool has(const std::vector<std::string>& list, const std::string& item) {
 
 Napi::Value shape_array(Napi::Env env, const Shape& shape) {
   auto list = Napi::Array::New(env);
-  for (int i = 0; i < shape.rank(); ++i) list.Set(static_cast<uint32_t>(i), static_cast<double>(shape[i]));
+  for (int i = 0; i < shape.rank(); ++i)
+    list.Set(static_cast<uint32_t>(i), static_cast<double>(shape[i]));
   return list;
 }
 
@@ -30,8 +31,8 @@ std::unique_ptr<graph::Program> compile_inference(ModelState& model, int64_t bat
   std::map<std::string, graph::ValueId> wanted;
   for (const auto& name : outputs) {
     const auto it = g.outputs.find(name);
-    PANNS_CHECK(it != g.outputs.end(), "ERR_PANNS_OPTION", model.spec.name, "the model has no output '",
-                name, "'");
+    PANNS_CHECK(it != g.outputs.end(), "ERR_PANNS_OPTION", model.spec.name,
+                "the model has no output '", name, "'");
     wanted.insert(*it);
   }
   g.outputs = wanted;
@@ -59,7 +60,8 @@ graph::Program& ModelState::program(int64_t batch, int64_t samples,
   Cached* hit = programs.empty() ? nullptr : &programs.front();
   if (hit == nullptr || hit->batch != batch || hit->samples != samples || hit->outputs != outputs) {
     if (programs.size() >= kPrograms) programs.pop_back();
-    programs.push_front({batch, samples, outputs, compile_inference(*this, batch, samples, outputs, {}), 0});
+    programs.push_front(
+        {batch, samples, outputs, compile_inference(*this, batch, samples, outputs, {}), 0});
     hit = &programs.front();
   }
   if (hit->version != parameters->version()) {
@@ -72,13 +74,13 @@ graph::Program& ModelState::program(int64_t batch, int64_t samples,
 // ---- Model
 
 Napi::Function ModelHandle::define(Napi::Env env) {
-  return DefineClass(env, "NativeModel",
-                     {InstanceMethod<&ModelHandle::parameters>("parameters"),
-                      InstanceMethod<&ModelHandle::initialise>("initialise"),
-                      InstanceMethod<&ModelHandle::get>("get"), InstanceMethod<&ModelHandle::set>("set"),
-                      InstanceMethod<&ModelHandle::infer>("infer"),
-                      InstanceMethod<&ModelHandle::text>("text"),
-                      InstanceMethod<&ModelHandle::dispose>("dispose")});
+  return DefineClass(
+      env, "NativeModel",
+      {InstanceMethod<&ModelHandle::parameters>("parameters"),
+       InstanceMethod<&ModelHandle::initialise>("initialise"),
+       InstanceMethod<&ModelHandle::get>("get"), InstanceMethod<&ModelHandle::set>("set"),
+       InstanceMethod<&ModelHandle::infer>("infer"), InstanceMethod<&ModelHandle::text>("text"),
+       InstanceMethod<&ModelHandle::dispose>("dispose")});
 }
 
 ModelHandle::ModelHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ModelHandle>(info) {}
@@ -107,8 +109,10 @@ Napi::Value ModelHandle::parameters(const Napi::CallbackInfo& info) {
 Napi::Value ModelHandle::initialise(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const uint64_t seed = bigint(info[0], "seed");
-    return instance(info.Env()).compute->post(
-        info.Env(), {[s = state(), seed](const auto&) { s->parameters->initialise(seed); }, nullptr, {}});
+    return instance(info.Env())
+        .compute->post(
+            info.Env(),
+            {[s = state(), seed](const auto&) { s->parameters->initialise(seed); }, nullptr, {}});
   });
 }
 
@@ -116,11 +120,15 @@ Napi::Value ModelHandle::get(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const auto s = state();
     const std::string name = info[0].ToString().Utf8Value();
-    auto values = std::make_shared<std::vector<float>>(s->parameters->entry(name).spec.shape.size());
-    return instance(info.Env()).compute->post(
-        info.Env(),
-        {[=](const auto&) { s->parameters->get(name, values->data(), static_cast<int64_t>(values->size())); },
-         [values](Napi::Env env) { return to_array(env, *values); }, {}});
+    auto values =
+        std::make_shared<std::vector<float>>(s->parameters->entry(name).spec.shape.size());
+    return instance(info.Env())
+        .compute->post(info.Env(), {[=](const auto&) {
+                                      s->parameters->get(name, values->data(),
+                                                         static_cast<int64_t>(values->size()));
+                                    },
+                                    [values](Napi::Env env) { return to_array(env, *values); },
+                                    {}});
   });
 }
 
@@ -138,9 +146,7 @@ Napi::Value ModelHandle::set(const Napi::CallbackInfo& info) {
 Napi::Value ModelHandle::infer(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const auto s = state();
-    const auto batch = info[1].ToNumber().Int64Value(), samples = info[2].ToNumber().Int64Value();
-    PANNS_CHECK(batch >= 1 && samples >= 1, "ERR_PANNS_SHAPE", s->spec.name,
-                "expected at least one clip of at least one sample, got ", batch, " of ", samples);
+    const int64_t batch = batch_size(info[1]), samples = sample_count(info[2]);
     Job job;
     const FloatInput waveform(info[0], "waveform", batch * samples, job);
     const auto outputs = strings(info[3], "outputs");
@@ -151,7 +157,8 @@ Napi::Value ModelHandle::infer(const Napi::CallbackInfo& info) {
       backends::Stream& stream = s->parameters->stream();
       const graph::ValueId in = p.input("waveform");
       if (in != graph::kNoValue) {
-        stream.upload(p.address(in), waveform.data(), static_cast<size_t>(waveform.size()) * sizeof(float));
+        stream.upload(p.address(in), waveform.data(),
+                      static_cast<size_t>(waveform.size()) * sizeof(float));
       }
       PANNS_CHECK(p.run(stream, {}, &cancel), "ABORT_ERR", "", "the operation was aborted");
       for (const auto& name : outputs) {
@@ -174,16 +181,19 @@ Napi::Value ModelHandle::infer(const Napi::CallbackInfo& info) {
 Napi::Value ModelHandle::text(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const auto s = state();
-    const auto batch = info[0].ToNumber().Int64Value(), samples = info[1].ToNumber().Int64Value();
+    const int64_t batch = batch_size(info[0]), samples = sample_count(info[1]);
     const auto off = strings(info[2], "passesOff");
     auto dump = std::make_shared<std::string>();
-    return instance(info.Env()).compute->post(
-        info.Env(), {[=](const auto&) {
-                       std::vector<std::string> outputs;
-                       for (const auto& [name, node] : s->spec.outputs) outputs.push_back(name);
-                       *dump = compile_inference(*s, batch, samples, outputs, off)->text();
-                     },
-                     [dump](Napi::Env env) -> Napi::Value { return Napi::String::New(env, *dump); }, {}});
+    return instance(info.Env())
+        .compute->post(
+            info.Env(),
+            {[=](const auto&) {
+               std::vector<std::string> outputs;
+               for (const auto& [name, node] : s->spec.outputs) outputs.push_back(name);
+               *dump = compile_inference(*s, batch, samples, outputs, off)->text();
+             },
+             [dump](Napi::Env env) -> Napi::Value { return Napi::String::New(env, *dump); },
+             {}});
   });
 }
 
@@ -210,7 +220,7 @@ Napi::Value create_model(const Napi::CallbackInfo& info) {
     // More threads than this only wait for each other; it also bounds a mistyped number.
     PANNS_CHECK(threads >= 0 && threads <= 1024, "ERR_PANNS_OPTION", "threads",
                 "expected 0 (one a core) to 1024, got ", threads);
-    const int64_t samples = info[2].ToNumber().Int64Value();
+    const int64_t samples = sample_count(info[2]);
     Job job;
     job.work = [=](const auto&) {
       state->device = kind == "null" ? backends::make_null_device()

@@ -27,10 +27,8 @@ train::SessionOptions to_session_options(const Napi::Value& value) {
   PANNS_CHECK(value.IsObject(), "ERR_PANNS_OPTION", "session", "expected options as an object");
   const auto o = value.As<Napi::Object>();
   train::SessionOptions options;
-  options.batch = integer(o, "batch");
-  options.samples = integer(o, "samples");
-  PANNS_CHECK(options.batch >= 1 && options.batch <= (1 << 20), "ERR_PANNS_OPTION", "batch",
-              "expected 1 to 2^20 clips, got ", options.batch);
+  options.batch = batch_size(o.Get("batch"));
+  options.samples = sample_count(o.Get("samples"));
   options.mixup = flag(o, "mixup");
   options.loss = text(o, "loss");
   options.optimizer = to_optimizer(o.Get("optimizer"));
@@ -51,17 +49,22 @@ backends::StepState to_step_state(const Napi::Object& o) {
 Napi::Function SessionHandle::define(Napi::Env env) {
   return DefineClass(
       env, "NativeSession",
-      {InstanceMethod<&SessionHandle::step>("step"), InstanceMethod<&SessionHandle::gradient>("gradient"),
-       InstanceMethod<&SessionHandle::slots>("slots"), InstanceMethod<&SessionHandle::get_slot>("getSlot"),
-       InstanceMethod<&SessionHandle::set_slot>("setSlot"), InstanceMethod<&SessionHandle::trains>("trains"),
+      {InstanceMethod<&SessionHandle::step>("step"),
+       InstanceMethod<&SessionHandle::gradient>("gradient"),
+       InstanceMethod<&SessionHandle::slots>("slots"),
+       InstanceMethod<&SessionHandle::get_slot>("getSlot"),
+       InstanceMethod<&SessionHandle::set_slot>("setSlot"),
+       InstanceMethod<&SessionHandle::trains>("trains"),
        InstanceMethod<&SessionHandle::cost>("cost"), InstanceMethod<&SessionHandle::text>("text"),
        InstanceMethod<&SessionHandle::dispose>("dispose")});
 }
 
-SessionHandle::SessionHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<SessionHandle>(info) {}
+SessionHandle::SessionHandle(const Napi::CallbackInfo& info)
+    : Napi::ObjectWrap<SessionHandle>(info) {}
 
 std::shared_ptr<SessionState> SessionHandle::state() const {
-  PANNS_CHECK(state_ != nullptr, "ERR_PANNS_DISPOSED", "session", "the training session was disposed of");
+  PANNS_CHECK(state_ != nullptr, "ERR_PANNS_DISPOSED", "session",
+              "the training session was disposed of");
   return state_;
 }
 
@@ -82,7 +85,8 @@ Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
     auto result = std::make_shared<train::StepResult>();
     job.work = [=](const std::atomic<bool>& cancel) {
       *result = s->session->step(
-          {waveform.data(), target.data(), lambda ? lambda->data() : nullptr, state, update}, &cancel);
+          {waveform.data(), target.data(), lambda ? lambda->data() : nullptr, state, update},
+          &cancel);
       PANNS_CHECK(!result->cancelled, "ABORT_ERR", "", "the operation was aborted");
     };
     job.result = [result](Napi::Env env) -> Napi::Value {
@@ -99,11 +103,15 @@ Napi::Value SessionHandle::gradient(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const auto s = state();
     const std::string name = info[0].ToString().Utf8Value();
-    auto values = std::make_shared<std::vector<float>>(s->model->parameters->entry(name).spec.shape.size());
-    return instance(info.Env()).compute->post(
-        info.Env(),
-        {[=](const auto&) { s->session->gradient(name, values->data(), static_cast<int64_t>(values->size())); },
-         [values](Napi::Env env) { return to_array(env, *values); }, {}});
+    auto values =
+        std::make_shared<std::vector<float>>(s->model->parameters->entry(name).spec.shape.size());
+    return instance(info.Env())
+        .compute->post(info.Env(), {[=](const auto&) {
+                                      s->session->gradient(name, values->data(),
+                                                           static_cast<int64_t>(values->size()));
+                                    },
+                                    [values](Napi::Env env) { return to_array(env, *values); },
+                                    {}});
   });
 }
 
@@ -120,12 +128,15 @@ Napi::Value SessionHandle::get_slot(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const auto s = state();
     const std::string slot = info[0].ToString().Utf8Value(), name = info[1].ToString().Utf8Value();
-    auto values = std::make_shared<std::vector<float>>(s->model->parameters->entry(name).spec.shape.size());
-    return instance(info.Env()).compute->post(
-        info.Env(), {[=](const auto&) {
-                       s->session->get_slot(slot, name, values->data(), static_cast<int64_t>(values->size()));
-                     },
-                     [values](Napi::Env env) { return to_array(env, *values); }, {}});
+    auto values =
+        std::make_shared<std::vector<float>>(s->model->parameters->entry(name).spec.shape.size());
+    return instance(info.Env())
+        .compute->post(info.Env(), {[=](const auto&) {
+                                      s->session->get_slot(slot, name, values->data(),
+                                                           static_cast<int64_t>(values->size()));
+                                    },
+                                    [values](Napi::Env env) { return to_array(env, *values); },
+                                    {}});
   });
 }
 
@@ -134,7 +145,8 @@ Napi::Value SessionHandle::set_slot(const Napi::CallbackInfo& info) {
     const auto s = state();
     const std::string slot = info[0].ToString().Utf8Value(), name = info[1].ToString().Utf8Value();
     Job job;
-    const FloatInput values(info[2], name, s->model->parameters->entry(name).spec.shape.size(), job);
+    const FloatInput values(info[2], name, s->model->parameters->entry(name).spec.shape.size(),
+                            job);
     job.work = [=](const auto&) { s->session->set_slot(slot, name, values.data(), values.size()); };
     return instance(info.Env()).compute->post(info.Env(), std::move(job));
   });
@@ -174,16 +186,17 @@ void SessionHandle::dispose(const Napi::CallbackInfo& info) {
 Napi::Value create_session(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
-    PANNS_CHECK(info[0].IsObject() && info[0].As<Napi::Object>().InstanceOf(instance(env).model.Value()),
-                "ERR_PANNS_OPTION", "session", "expected a model");
+    PANNS_CHECK(
+        info[0].IsObject() && info[0].As<Napi::Object>().InstanceOf(instance(env).model.Value()),
+        "ERR_PANNS_OPTION", "session", "expected a model");
     const auto state = std::make_shared<SessionState>();
     state->model = ModelHandle::Unwrap(info[0].As<Napi::Object>())->state();
     const graph::Spec spec = to_spec(info[1]);
     const auto options = to_session_options(info[2]);
     Job job;
     job.work = [=](const auto&) {
-      state->session = std::make_unique<train::Session>(*state->model->device, *state->model->parameters,
-                                                        spec, options);
+      state->session = std::make_unique<train::Session>(*state->model->device,
+                                                        *state->model->parameters, spec, options);
     };
     job.result = [=](Napi::Env e) -> Napi::Value {
       const Napi::Object handle = instance(e).session.New({});

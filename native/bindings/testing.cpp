@@ -65,7 +65,8 @@ ops::Attrs parse_attrs(ops::Op op, ops::AttrMap& map, const Extra& e) {
       a.in_extent = e.in_extent;
     } else if constexpr (std::is_same_v<T, ops::LinearAttrs>) {
       a.relu = e.relu;
-    } else if constexpr (std::is_same_v<T, ops::DropoutAttrs> || std::is_same_v<T, ops::SpecAugmentAttrs>) {
+    } else if constexpr (std::is_same_v<T, ops::DropoutAttrs> ||
+                         std::is_same_v<T, ops::SpecAugmentAttrs>) {
       a.mask = static_cast<int32_t>(e.mask);
     }
     return a;
@@ -95,7 +96,9 @@ const char* form_name(ops::Form f) {
 }
 
 // In-place ops change their inputs, which are then returned as if they were outputs.
-bool in_place(ops::Op op) { return op == ops::Op::adam || op == ops::Op::sgd || op == ops::Op::grad_norm; }
+bool in_place(ops::Op op) {
+  return op == ops::Op::adam || op == ops::Op::sgd || op == ops::Op::grad_norm;
+}
 
 // batch_norm in training moves its running statistics: inputs 3 and 4.
 bool moves_buffers(const ops::Attrs& attrs) {
@@ -110,10 +113,10 @@ Napi::Value run_op(const Napi::CallbackInfo& info) {
     const std::string name = info[0].ToString().Utf8Value();
     ops::Op op{};
     bool found = false;
-#define PANNS_OP(n, A)     \
-  if (name == #n) {        \
-    op = ops::Op::n;       \
-    found = true;          \
+#define PANNS_OP(n, A) \
+  if (name == #n) {    \
+    op = ops::Op::n;   \
+    found = true;      \
   }
 #include "ops/list.inc"
 #undef PANNS_OP
@@ -133,17 +136,22 @@ Napi::Value run_op(const Napi::CallbackInfo& info) {
       t.spec.form = to_form(text(o, "form"));
       Shape shape;
       switch (dims.Length()) {
-        case 1: shape = Shape{0}; break;
-        case 2: shape = Shape{0, 0}; break;
-        default: shape = Shape{0, 0, 0, 0};
+        case 1:
+          shape = Shape{0};
+          break;
+        case 2:
+          shape = Shape{0, 0};
+          break;
+        default:
+          shape = Shape{0, 0, 0, 0};
       }
       for (uint32_t d = 0; d < dims.Length(); ++d) {
         shape[static_cast<int>(d)] = dims.Get(d).ToNumber().Int64Value();
       }
       t.spec.shape = shape;
       const auto data = o.Get("data").As<Napi::Float32Array>();
-      PANNS_CHECK(static_cast<int64_t>(data.ElementLength()) == shape.size(), "ERR_PANNS_SHAPE", name,
-                  "expected ", shape.size(), " values, got ", data.ElementLength());
+      PANNS_CHECK(static_cast<int64_t>(data.ElementLength()) == shape.size(), "ERR_PANNS_SHAPE",
+                  name, "expected ", shape.size(), " values, got ", data.ElementLength());
       t.data.assign(data.Data(), data.Data() + data.ElementLength());
       inputs->push_back(std::move(t));
     }
@@ -160,7 +168,8 @@ Napi::Value run_op(const Napi::CallbackInfo& info) {
       const auto stream = device->stream();
       graph::Graph g;
       std::vector<graph::ValueId> in;
-      for (const HostTensor& t : *inputs) in.push_back(g.add_value({"input", t.spec, graph::Kind::input}));
+      for (const HostTensor& t : *inputs)
+        in.push_back(g.add_value({"input", t.spec, graph::Kind::input}));
       const graph::Node node = g.add_node(op, attrs, name, in);
       for (size_t i = 0; i < node.out.size(); ++i) g.outputs[cat("out", i)] = node.out[i];
       graph::Program::Options options;
@@ -173,7 +182,8 @@ Napi::Value run_op(const Napi::CallbackInfo& info) {
         outputs->push_back(std::move(t));
       };
       for (size_t i = 0; i < in.size(); ++i) {
-        device->import_value(*stream, (*inputs)[i].spec, (*inputs)[i].data.data(), program.address(in[i]));
+        device->import_value(*stream, (*inputs)[i].spec, (*inputs)[i].data.data(),
+                             program.address(in[i]));
       }
       // Poison: what a kernel does not write shows as NaN.
       for (graph::ValueId v : node.out) {

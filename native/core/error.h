@@ -33,8 +33,8 @@ std::string cat(const Args&... args) {
 }
 
 // CHECK(cond, code, where, parts...): throws Error{code, where, cat(parts...)} unless cond holds.
-#define PANNS_CHECK(cond, code, where, ...)                                 \
-  do {                                                                      \
+#define PANNS_CHECK(cond, code, where, ...)                                        \
+  do {                                                                             \
     if (!(cond)) throw ::panns::Error((code), (where), ::panns::cat(__VA_ARGS__)); \
   } while (0)
 

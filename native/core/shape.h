@@ -25,10 +25,17 @@ class Shape {
   int rank() const { return rank_; }
   int64_t operator[](int i) const { return dims_[i]; }
   int64_t& operator[](int i) { return dims_[i]; }
-  // Number of elements; 1 for a scalar (rank 0).
+  // Elements that a tensor may have: 4 TiB of floats. Everything computed from a size (bytes,
+  // padding, sums over a graph) then stays far from overflow.
+  static constexpr int64_t kMaxSize = int64_t{1} << 40;
+
+  // Number of elements; 1 for a scalar (rank 0). Throws ERR_PANNS_SHAPE beyond kMaxSize.
   int64_t size() const {
     int64_t n = 1;
-    for (int i = 0; i < rank_; ++i) n *= dims_[i];
+    for (int i = 0; i < rank_; ++i) {
+      PANNS_CHECK(!__builtin_mul_overflow(n, dims_[i], &n) && n <= kMaxSize, "ERR_PANNS_SHAPE", "",
+                  "expected a tensor of at most 2^40 elements, got ", text());
+    }
     return n;
   }
   bool operator==(const Shape& o) const {

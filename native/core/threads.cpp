@@ -1,5 +1,9 @@
 #include "core/threads.h"
 
+#include <system_error>
+
+#include "core/error.h"
+
 #if defined(__linux__)
 #include <sched.h>
 #endif
@@ -34,10 +38,19 @@ int available_cores() {
 }
 
 ThreadPool::ThreadPool(int threads) : size_(threads > 0 ? threads : available_cores()) {
-  for (int slot = 1; slot < size_; ++slot) threads_.emplace_back([this, slot] { worker(slot); });
+  try {
+    for (int slot = 1; slot < size_; ++slot) threads_.emplace_back([this, slot] { worker(slot); });
+  } catch (const std::system_error& e) {
+    stop();
+    throw Error("ERR_PANNS_OUT_OF_MEMORY", "threads",
+                cat("the system refused to start thread ", threads_.size() + 2, " of ", size_, " (",
+                    e.what(), "); ask for fewer threads"));
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;

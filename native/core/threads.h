@@ -43,6 +43,7 @@ class ThreadPool {
   using Fn = void (*)(void*, int64_t, int);
   void run_erased(int64_t count, Fn fn, void* ctx);
   bool cancelled() const { return cancel_ != nullptr && cancel_->load(std::memory_order_relaxed); }
+  void stop();  // ends and joins the workers
   void work(int slot);
   void worker(int slot);
 

@@ -8,7 +8,7 @@ namespace panns::graph {
 void fold_batch_norm(Graph& g) {
   if (g.training) return;
   const auto uses = g.uses();
-  std::map<ValueId, size_t> conv_of;  // value to the conv that makes it
+  std::map<ValueId, size_t> conv_of;      // value to the conv that makes it
   std::map<size_t, const Node*> norm_of;  // conv to the norm that it takes in
   for (size_t i = 0; i < g.nodes.size(); ++i) {
     const Node& n = g.nodes[i];

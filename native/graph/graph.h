@@ -37,8 +37,8 @@ struct Node {
 struct Graph {
   std::vector<Value> values;
   std::vector<Node> nodes;
-  std::map<std::string, ValueId> outputs;     // named results that must be kept
-  std::map<ValueId, ValueId> gradients;       // of parameters, after autodiff
+  std::map<std::string, ValueId> outputs;  // named results that must be kept
+  std::map<ValueId, ValueId> gradients;    // of parameters, after autodiff
   bool training = false;
 
   const ops::TensorSpec& spec(ValueId v) const { return values[static_cast<size_t>(v)].spec; }

@@ -1,4 +1,4 @@
-#include <algorithm>
+#include <charconv>
 
 #include "graph/graph.h"
 
@@ -25,12 +25,16 @@ Graph parse(const Spec& spec, const ParseOptions& options) {
   PANNS_CHECK(options.batch >= 1 && options.samples >= 1, "ERR_PANNS_SHAPE", spec.name,
               "expected at least one clip of at least one sample, got ", options.batch, " of ",
               options.samples);
+  // The published models have at most about 300 nodes.
+  constexpr size_t kMostNodes = 4096;
+  PANNS_CHECK(spec.nodes.size() <= kMostNodes, "ERR_PANNS_SPEC", spec.name, "expected at most ",
+              kMostNodes, " nodes, got ", spec.nodes.size());
   Graph g;
   g.training = options.training;
   const int64_t clips = options.batch * (options.training && options.mixup ? 2 : 1);
   std::map<std::string, ValueId> inputs;
-  inputs["waveform"] = g.add_value(
-      {"waveform", {Shape{clips, options.samples}, ops::Form::dense}, Kind::input});
+  inputs["waveform"] =
+      g.add_value({"waveform", {Shape{clips, options.samples}, ops::Form::dense}, Kind::input});
   if (options.training && options.mixup) {
     inputs["mixup_lambda"] =
         g.add_value({"mixup_lambda", {Shape{clips}, ops::Form::dense}, Kind::input});
@@ -55,10 +59,12 @@ Graph parse(const Spec& spec, const ParseOptions& options) {
     for (const std::string& name : s.inputs) {
       if (skip && !in.empty()) break;  // mixup's weights do not exist without mixup
       if (!name.empty() && name[0] == '#') {
-        const int k = std::atoi(name.c_str() + 1);
-        PANNS_CHECK(k >= 0 && k < static_cast<int>(made.size()), "ERR_PANNS_SPEC", where,
-                    "expected an earlier node as input, got ", name);
-        in.push_back(made[static_cast<size_t>(k)]);
+        size_t k = 0;
+        const char* end = name.data() + name.size();
+        const auto [rest, error] = std::from_chars(name.data() + 1, end, k);
+        PANNS_CHECK(error == std::errc{} && rest == end && k < made.size(), "ERR_PANNS_SPEC", where,
+                    "expected an earlier node as input, '#' and its number, got '", name, "'");
+        in.push_back(made[k]);
       } else {
         PANNS_CHECK(inputs.count(name), "ERR_PANNS_SPEC", where, "unknown input '", name, "'");
         in.push_back(inputs[name]);

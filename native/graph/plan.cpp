@@ -5,7 +5,8 @@
 
 namespace panns::graph {
 
-Plan plan(const Graph& g, size_t alignment, const std::function<size_t(const ops::TensorSpec&)>& bytes,
+Plan plan(const Graph& g, size_t alignment,
+          const std::function<size_t(const ops::TensorSpec&)>& bytes,
           const std::vector<bool>& elsewhere, bool reuse) {
   const size_t values = g.values.size();
   const int end = static_cast<int>(g.nodes.size());

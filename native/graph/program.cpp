@@ -16,14 +16,15 @@ Program::Program(Graph graph, backends::Device& device, const std::vector<void*>
     elsewhere[v] = address_[v] != nullptr || graph_.values[v].kind == Kind::parameter ||
                    graph_.values[v].kind == Kind::buffer;
   }
-  plan_ = plan(graph_, device.alignment(),
-               [&](const ops::TensorSpec& s) { return device.bytes(s); }, elsewhere,
-               options.reuse_memory);
+  plan_ = plan(
+      graph_, device.alignment(), [&](const ops::TensorSpec& s) { return device.bytes(s); },
+      elsewhere, options.reuse_memory);
   for (const Node& n : graph_.nodes) {
     const auto spec = node_spec(graph_, n);
     Step step{device.kernel(spec), {}, n.constant};
     workspace_ = std::max(workspace_, step.kernel->workspace());
-    if (ops::def(n.op).cost != nullptr) flops_ += ops::def(n.op).cost(n.attrs, spec.in, spec.out).flops;
+    if (ops::def(n.op).cost != nullptr)
+      flops_ += ops::def(n.op).cost(n.attrs, spec.in, spec.out).flops;
     steps_.push_back(std::move(step));
   }
   workspace_ = (workspace_ + device.alignment() - 1) / device.alignment() * device.alignment();
@@ -71,7 +72,9 @@ class CancelScope {
 bool Program::run(backends::Stream& stream, const backends::StepState& state,
                   const std::atomic<bool>* cancel) {
   const CancelScope scope(device_, cancel);
-  const auto cancelled = [&] { return cancel != nullptr && cancel->load(std::memory_order_relaxed); };
+  const auto cancelled = [&] {
+    return cancel != nullptr && cancel->load(std::memory_order_relaxed);
+  };
   stream.upload(state_->data(), &state, sizeof(state));
   if (recording_ != nullptr) {
     stream.launch(*recording_);

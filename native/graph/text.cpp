@@ -31,9 +31,10 @@ std::string line(const Graph& g, const Node& n, const Plan* plan) {
   std::string in;
   for (ValueId v : n.in) in += (in.empty() ? "" : ", ") + name(g, v);
   std::string shape = n.out.empty() ? "" : g.spec(n.out[0]).shape.text();
-  std::string s = column(n.path, 26) + column(out + (out.empty() ? "" : " = ") + ops::def(n.op).name +
-                                              "(" + in + ")", 56) +
-                  " " + column(shape, 18) + ops::text(n.attrs);
+  std::string s =
+      column(n.path, 26) +
+      column(out + (out.empty() ? "" : " = ") + ops::def(n.op).name + "(" + in + ")", 56) + " " +
+      column(shape, 18) + ops::text(n.attrs);
   if (n.constant) s += " [once]";
   if (plan != nullptr) {
     for (ValueId v : n.out) {

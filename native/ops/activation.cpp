@@ -13,9 +13,10 @@ Attrs no_attrs(AttrMap& map) { return NoAttrs::parse(map); }
 const OpDef relu_def = {
     .name = "relu",
     .infer = same,
-    .grad = [](GradContext& g) {
-      g.add(0, g.emit(Op::relu_backward, NoAttrs{}, {g.output(0), g.grad()})[0]);
-    },
+    .grad =
+        [](GradContext& g) {
+          g.add(0, g.emit(Op::relu_backward, NoAttrs{}, {g.output(0), g.grad()})[0]);
+        },
     .parse = no_attrs,
 };
 const OpDef relu_backward_def = {.name = "relu_backward", .infer = same};
@@ -26,9 +27,10 @@ const OpDef sigmoid_def = {
       expect_dense(in[0], 2, where);
       return {in[0]};
     },
-    .grad = [](GradContext& g) {
-      g.add(0, g.emit(Op::sigmoid_backward, NoAttrs{}, {g.output(0), g.grad()})[0]);
-    },
+    .grad =
+        [](GradContext& g) {
+          g.add(0, g.emit(Op::sigmoid_backward, NoAttrs{}, {g.output(0), g.grad()})[0]);
+        },
     .parse = no_attrs,
 };
 const OpDef sigmoid_backward_def = {.name = "sigmoid_backward", .infer = same};
@@ -50,11 +52,12 @@ const OpDef add_def = {
                   "expected two tensors of one shape, got ", in[0].shape, " and ", in[1].shape);
       return {in[0]};
     },
-    .grad = [](GradContext& g) {
-      for (int i = 0; i < 2; ++i) {
-        if (g.wants(i)) g.add(i, g.grad());
-      }
-    },
+    .grad =
+        [](GradContext& g) {
+          for (int i = 0; i < 2; ++i) {
+            if (g.wants(i)) g.add(i, g.grad());
+          }
+        },
     .parse = no_attrs,
     .inputs = 2,
 };

@@ -84,8 +84,9 @@ void AttrMap::finish() const {
     if (taken_.count(name)) continue;
     std::string known;
     for (const auto& [k, v] : taken_) known += (known.empty() ? "" : ", ") + k;
-    throw Error("ERR_PANNS_SPEC", where_,
-                cat("unknown attribute '", name, "'; this op knows: ", known.empty() ? "none" : known));
+    throw Error(
+        "ERR_PANNS_SPEC", where_,
+        cat("unknown attribute '", name, "'; this op knows: ", known.empty() ? "none" : known));
   }
 }
 

@@ -121,9 +121,9 @@ struct SgdAttrs {
   std::string text() const;
 };
 
-using Attrs = std::variant<NoAttrs, LogmelAttrs, BatchNormAttrs, FoldAttrs, SpecAugmentAttrs,
-                           ConvAttrs, PoolAttrs, DropoutAttrs, ReduceAttrs, LinearAttrs, AdamAttrs,
-                           SgdAttrs>;
+using Attrs =
+    std::variant<NoAttrs, LogmelAttrs, BatchNormAttrs, FoldAttrs, SpecAugmentAttrs, ConvAttrs,
+                 PoolAttrs, DropoutAttrs, ReduceAttrs, LinearAttrs, AdamAttrs, SgdAttrs>;
 
 std::string text(const Attrs& attrs);
 

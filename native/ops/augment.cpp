@@ -12,9 +12,10 @@ const OpDef spec_augment_def = {
                   in[0].shape);
       return {in[0]};
     },
-    .grad = [](GradContext& g) {
-      g.add(0, g.emit(Op::spec_augment, as<SpecAugmentAttrs>(g.attrs()), {g.grad()})[0]);
-    },
+    .grad =
+        [](GradContext& g) {
+          g.add(0, g.emit(Op::spec_augment, as<SpecAugmentAttrs>(g.attrs()), {g.grad()})[0]);
+        },
     .parse = [](AttrMap& map) -> Attrs { return SpecAugmentAttrs::parse(map); },
 };
 
@@ -29,9 +30,11 @@ const OpDef mixup_def = {
       y.shape[0] /= 2;
       return {y};
     },
-    .grad = [](GradContext& g) {
-      if (g.wants(0)) g.add(0, g.emit(Op::mixup_backward, NoAttrs{}, {g.grad(), g.input(1)})[0]);
-    },
+    .grad =
+        [](GradContext& g) {
+          if (g.wants(0))
+            g.add(0, g.emit(Op::mixup_backward, NoAttrs{}, {g.grad(), g.input(1)})[0]);
+        },
     .parse = [](AttrMap& map) -> Attrs { return NoAttrs::parse(map); },
     .inputs = 2,
 };

@@ -6,7 +6,8 @@ namespace panns::ops {
 namespace {
 
 int64_t extent(const ConvAttrs& a, int64_t in, int axis) {
-  return (in + 2 * a.padding[axis] - a.dilation[axis] * (a.kernel[axis] - 1) - 1) / a.stride[axis] + 1;
+  return (in + 2 * a.padding[axis] - a.dilation[axis] * (a.kernel[axis] - 1) - 1) / a.stride[axis] +
+         1;
 }
 
 Shape filter(const ConvAttrs& a, int64_t channels) {
@@ -49,7 +50,8 @@ void grad(GradContext& g) {
 // Every pass does as many multiply-adds as forward.
 Cost cost(const ConvAttrs& a, const Shape& y, int64_t in_channels) {
   const double pool = a.avg_pool_2x2 ? 4 : 1;
-  return {2.0 * pool * static_cast<double>(y.size() * in_channels / a.groups * a.kernel[0] * a.kernel[1])};
+  return {2.0 * pool * static_cast<double>(y.size()) * static_cast<double>(in_channels / a.groups) *
+          static_cast<double>(a.kernel[0] * a.kernel[1])};
 }
 
 }  // namespace

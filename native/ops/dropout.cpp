@@ -7,9 +7,10 @@ namespace panns::ops {
 const OpDef dropout_def = {
     .name = "dropout",
     .infer = [](const Attrs&, const Specs& in, const std::string&) -> Specs { return {in[0]}; },
-    .grad = [](GradContext& g) {
-      g.add(0, g.emit(Op::dropout, as<DropoutAttrs>(g.attrs()), {g.grad()})[0]);
-    },
+    .grad =
+        [](GradContext& g) {
+          g.add(0, g.emit(Op::dropout, as<DropoutAttrs>(g.attrs()), {g.grad()})[0]);
+        },
     .parse = [](AttrMap& map) -> Attrs { return DropoutAttrs::parse(map); },
 };
 

@@ -4,7 +4,9 @@
 namespace panns::ops {
 namespace {
 
-Cost cost(const Shape& w, int64_t n) { return {2.0 * static_cast<double>(w.size() * n)}; }
+Cost cost(const Shape& w, int64_t n) {
+  return {2.0 * static_cast<double>(w.size()) * static_cast<double>(n)};
+}
 
 }  // namespace
 
@@ -27,17 +29,18 @@ const OpDef linear_def = {
       if (a.bias) p.push_back({"bias", {Shape{a.out_features}, Form::dense}, Init::zeros, true});
       return p;
     },
-    .grad = [](GradContext& g) {
-      const auto& a = as<LinearAttrs>(g.attrs());
-      if (g.wants(1)) {
-        const auto out = g.emit(Op::linear_backward_weight, a, {g.input(0), g.grad()});
-        g.add(1, out[0]);
-        if (a.bias && g.wants(2)) g.add(2, out[1]);
-      }
-      if (g.wants(0)) {
-        g.add(0, g.emit(Op::linear_backward_data, a, {g.grad(), g.input(1)})[0]);
-      }
-    },
+    .grad =
+        [](GradContext& g) {
+          const auto& a = as<LinearAttrs>(g.attrs());
+          if (g.wants(1)) {
+            const auto out = g.emit(Op::linear_backward_weight, a, {g.input(0), g.grad()});
+            g.add(1, out[0]);
+            if (a.bias && g.wants(2)) g.add(2, out[1]);
+          }
+          if (g.wants(0)) {
+            g.add(0, g.emit(Op::linear_backward_data, a, {g.grad(), g.input(1)})[0]);
+          }
+        },
     .cost = [](const Attrs&, const Specs& in, const Specs&) -> Cost {
       return cost(in[1].shape, in[0].shape[0]);
     },

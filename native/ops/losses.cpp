@@ -24,8 +24,7 @@ Specs same(const Attrs&, const Specs& in, const std::string&) { return {in[0]}; 
 
 }  // namespace
 
-const OpDef bce_def = {
-    .name = "bce", .infer = infer, .grad = grad<Op::bce_backward>, .inputs = 2};
+const OpDef bce_def = {.name = "bce", .infer = infer, .grad = grad<Op::bce_backward>, .inputs = 2};
 const OpDef bce_backward_def = {.name = "bce_backward", .infer = same, .inputs = 2};
 const OpDef cross_entropy_def = {
     .name = "cross_entropy", .infer = infer, .grad = grad<Op::cross_entropy_backward>, .inputs = 2};

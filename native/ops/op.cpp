@@ -15,8 +15,8 @@ const OpDef& def(Op op) {
 
 Op find(const std::string& name, const std::string& where) {
   std::string known;
-#define PANNS_OP(op, Attrs)                                       \
-  if (name == #op && op##_def.parse != nullptr) return Op::op;    \
+#define PANNS_OP(op, Attrs)                                    \
+  if (name == #op && op##_def.parse != nullptr) return Op::op; \
   if (op##_def.parse != nullptr) known += (known.empty() ? "" : ", ") + std::string(#op);
 #include "ops/list.inc"
 #undef PANNS_OP

@@ -68,7 +68,8 @@ struct OpDef {
   // Output specs from input specs (parameters included); throws ERR_PANNS_SHAPE.
   std::function<Specs(const Attrs&, const Specs& in, const std::string& where)> infer;
   // The parameters of a node from its first input; null if the op has none.
-  std::function<std::vector<ParamSpec>(const Attrs&, const TensorSpec& x, const std::string& where)> params = nullptr;
+  std::function<std::vector<ParamSpec>(const Attrs&, const TensorSpec& x, const std::string& where)>
+      params = nullptr;
   // Null if nothing can be differentiated through the op.
   std::function<void(GradContext&)> grad = nullptr;
   std::function<Cost(const Attrs&, const Specs& in, const Specs& out)> cost = nullptr;

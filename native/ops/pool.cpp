@@ -19,9 +19,10 @@ const OpDef pool_def = {
       }
       return {y};
     },
-    .grad = [](GradContext& g) {
-      g.add(0, g.emit(Op::pool_backward, as<PoolAttrs>(g.attrs()), {g.input(0), g.grad()})[0]);
-    },
+    .grad =
+        [](GradContext& g) {
+          g.add(0, g.emit(Op::pool_backward, as<PoolAttrs>(g.attrs()), {g.input(0), g.grad()})[0]);
+        },
     .parse = [](AttrMap& map) -> Attrs { return PoolAttrs::parse(map); },
 };
 

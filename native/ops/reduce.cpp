@@ -15,9 +15,11 @@ const OpDef reduce_def = {
                   "expected frequency to be reduced before time, got ", x);
       return {{Shape{x[0], x[1]}, Form::dense}};
     },
-    .grad = [](GradContext& g) {
-      g.add(0, g.emit(Op::reduce_backward, as<ReduceAttrs>(g.attrs()), {g.input(0), g.grad()})[0]);
-    },
+    .grad =
+        [](GradContext& g) {
+          g.add(0,
+                g.emit(Op::reduce_backward, as<ReduceAttrs>(g.attrs()), {g.input(0), g.grad()})[0]);
+        },
     .parse = [](AttrMap& map) -> Attrs { return ReduceAttrs::parse(map); },
 };
 

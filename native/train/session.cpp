@@ -28,8 +28,9 @@ ValueId add_loss(Graph& g, const SessionOptions& o) {
               "expected 'bce' or 'cross_entropy', got '", o.loss, "'");
   const std::string name = bce ? "clipwise_output" : "logits";
   const auto it = g.outputs.find(name);
-  PANNS_CHECK(it != g.outputs.end(), "ERR_PANNS_SPEC", "loss", "expected the model to have the output '",
-              name, "', which ", o.loss, " is computed on");
+  PANNS_CHECK(it != g.outputs.end(), "ERR_PANNS_SPEC", "loss",
+              "expected the model to have the output '", name, "', which ", o.loss,
+              " is computed on");
   const Shape y = g.spec(it->second).shape;
   ValueId target = g.add_value(
       {"target", {Shape{y[0] * (o.mixup ? 2 : 1), y[1]}, ops::Form::dense}, Kind::input});
@@ -40,7 +41,8 @@ ValueId add_loss(Graph& g, const SessionOptions& o) {
     }
     target = g.add_node(Op::mixup, ops::NoAttrs{}, "target", {target, lambda}).out[0];
   }
-  return g.add_node(bce ? Op::bce : Op::cross_entropy, ops::NoAttrs{}, "loss", {it->second, target}).out[0];
+  return g.add_node(bce ? Op::bce : Op::cross_entropy, ops::NoAttrs{}, "loss", {it->second, target})
+      .out[0];
 }
 
 }  // namespace
@@ -56,7 +58,9 @@ std::vector<std::string> Optimizer::slots() const {
 
 Session::Session(backends::Device& device, graph::Parameters& parameters, const graph::Spec& spec,
                  const SessionOptions& options)
-    : device_(device), parameters_(parameters), options_(options),
+    : device_(device),
+      parameters_(parameters),
+      options_(options),
       clips_(options.batch * (options.mixup ? 2 : 1)) {
   Graph g = graph::parse(spec, {options.batch, options.samples, true, options.mixup});
   const ValueId loss = add_loss(g, options);
@@ -112,8 +116,10 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
   std::vector<void*> addresses;
   const auto flat = [&](const std::string& name, std::byte* base, size_t begin, size_t end) {
     addresses.push_back(base + begin);
-    return u.add_value({name, {Shape{static_cast<int64_t>((end - begin) / sizeof(float))}, ops::Form::dense},
-                        Kind::buffer});
+    return u.add_value(
+        {name,
+         {Shape{static_cast<int64_t>((end - begin) / sizeof(float))}, ops::Form::dense},
+         Kind::buffer});
   };
   std::vector<ValueId> gradients;
   std::vector<std::pair<size_t, size_t>> runs;
@@ -126,7 +132,8 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
       runs.emplace_back(e.offset, e.offset + e.bytes);
     }
   }
-  for (const auto& [begin, end] : runs) gradients.push_back(flat("gradients", gradients_->data(), begin, end));
+  for (const auto& [begin, end] : runs)
+    gradients.push_back(flat("gradients", gradients_->data(), begin, end));
   u.add_node(Op::grad_norm, ops::NoAttrs{}, "clip", gradients);
   for (size_t r = 0; r < runs.size(); ++r) {
     const auto [begin, end] = runs[r];
@@ -158,6 +165,12 @@ StepResult Session::step(const StepInput& input, const std::atomic<bool>* cancel
   upload("waveform", input.waveform);
   upload("target", input.target);
   upload("mixup_lambda", input.mixup_lambda);
+  // Before anything moves: a NaN would reach the running statistics on its way to the loss.
+  const int64_t samples = clips_ * options_.samples;
+  float poison = 0;
+  for (int64_t i = 0; i < samples; ++i) poison += input.waveform[i] * 0.0f;
+  PANNS_CHECK(poison == 0.0f, "ERR_PANNS_NAN", "waveform",
+              "expected finite samples, got NaN or infinity");
   StepResult result;
   if (!p.run(stream, input.state, cancel)) {
     result.cancelled = true;
@@ -199,7 +212,8 @@ void Session::get_slot(const std::string& slot, const std::string& parameter, fl
   const auto& e = parameters_.entry(parameter);
   PANNS_CHECK(count == e.spec.shape.size(), "ERR_PANNS_SHAPE", parameter, "expected room for ",
               e.spec.shape.size(), " values, got ", count);
-  device_.export_value(parameters_.stream(), e.spec, slots_[slot_index(slot)]->data() + e.offset, values);
+  device_.export_value(parameters_.stream(), e.spec, slots_[slot_index(slot)]->data() + e.offset,
+                       values);
   parameters_.stream().synchronize();
 }
 
@@ -208,7 +222,8 @@ void Session::set_slot(const std::string& slot, const std::string& parameter, co
   const auto& e = parameters_.entry(parameter);
   PANNS_CHECK(count == e.spec.shape.size(), "ERR_PANNS_SHAPE", parameter, "expected ",
               e.spec.shape.size(), " values, got ", count);
-  device_.import_value(parameters_.stream(), e.spec, values, slots_[slot_index(slot)]->data() + e.offset);
+  device_.import_value(parameters_.stream(), e.spec, values,
+                       slots_[slot_index(slot)]->data() + e.offset);
   parameters_.stream().synchronize();
 }
 

@@ -22,9 +22,9 @@ struct Optimizer {
 struct SessionOptions {
   int64_t batch = 32, samples = 0;
   bool mixup = false;
-  std::string loss = "bce";          // on the output clipwise_output; cross_entropy on logits
+  std::string loss = "bce";  // on the output clipwise_output; cross_entropy on logits
   Optimizer optimizer{ops::AdamAttrs{}};
-  std::vector<std::string> frozen;   // parameters whose name starts with one of these do not train
+  std::vector<std::string> frozen;  // parameters whose name starts with one of these do not train
   std::vector<std::string> passes_off;  // "fuse", "prune", "plan", or a row of the fusion table
 };
 
@@ -33,7 +33,7 @@ struct StepInput {
   const float* target;        // (batch, classes), likewise
   const float* mixup_lambda;  // (2 * batch), null without mixup
   backends::StepState state;
-  bool update = true;         // false: gradients only
+  bool update = true;  // false: gradients only
 };
 
 struct StepResult {
@@ -52,8 +52,10 @@ class Session {
 
   // Gradients of the last step and optimizer state, in logical order.
   void gradient(const std::string& parameter, float* values, int64_t count) const;
-  void get_slot(const std::string& slot, const std::string& parameter, float* values, int64_t count) const;
-  void set_slot(const std::string& slot, const std::string& parameter, const float* values, int64_t count);
+  void get_slot(const std::string& slot, const std::string& parameter, float* values,
+                int64_t count) const;
+  void set_slot(const std::string& slot, const std::string& parameter, const float* values,
+                int64_t count);
   bool trains(const std::string& parameter) const;
 
   int64_t clips() const { return clips_; }

@@ -1,4 +1,4 @@
-import t from 'tap';
+import t, { type Test } from 'tap';
 import type { NativeModel, SessionOptions, Spec } from '../../lib/addon.js';
 import { loadNative } from '../../lib/native.js';
 import { openDraws } from '../helpers/random.js';
@@ -45,14 +45,13 @@ const load = async (into: NativeModel) => {
 };
 await load(model);
 
-function close(t: Tap, got: Results, want: Results, kind: Kind, what: string): void {
+function close(t: Test, got: Results, want: Results, kind: Kind, what: string): void {
   t.same([...got.keys()], [...want.keys()], what);
   for (const [name, value] of want) {
     const found = compare(got.get(name) ?? [], value, kind);
     t.ok(found.ok, `${what}, ${name}: ${found.message}`);
   }
 }
-type Tap = typeof t;
 type Results = Map<string, ArrayLike<number>>;
 
 t.test('every row of the table is tested here', async (t) => {
@@ -78,7 +77,10 @@ for (const [row, { head, mark }] of Object.entries(inferenceRows)) {
     t.notMatch(await model.text(batch, TINY_SAMPLES, ['fuse']), mark, 'nor without the pass');
     const fused = await inferExposing([]);
     const { [head]: inside, ...plain } = await inferExposing([head]);
-    t.ok(inside?.some((v) => v !== 0), 'the head has a result of its own');
+    t.ok(
+      inside?.some((v) => v !== 0),
+      'the head has a result of its own',
+    );
     const results = (r: object): Results => new Map(Object.entries(r));
     close(t, results(fused), results(plain), 'product', row);
   });

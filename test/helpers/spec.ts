@@ -4,7 +4,12 @@ import type { Spec, SpecNode } from '../../lib/addon.js';
 export interface Draft {
   readonly nodes: SpecNode[];
   /** Appends a node and returns what others name it by. */
-  add(op: string, inputs: string | readonly string[], attrs?: SpecNode['attrs'], path?: string): string;
+  add(
+    op: string,
+    inputs: string | readonly string[],
+    attrs?: SpecNode['attrs'],
+    path?: string,
+  ): string;
   /** The finished spec; outputs name nodes. */
   spec(outputs: Record<string, string>): Spec;
 }
@@ -42,7 +47,14 @@ export function tiny(options: { dropout?: number; channels?: number } = {}): {
     refs[name] = d.add(...rest);
     return refs[name];
   };
-  const front = { sample_rate: 8000, window_size: 256, hop_size: 80, mel_bins: 16, fmin: 50, fmax: 4000 };
+  const front = {
+    sample_rate: 8000,
+    window_size: 256,
+    hop_size: 80,
+    mel_bins: 16,
+    fmin: 50,
+    fmax: 4000,
+  };
   let x = add('logmel', 'logmel', 'waveform', front);
   x = add('bn0', 'batch_norm', x, { axis: 'freq' }, 'bn0');
   x = add('spec_augment', 'spec_augment', x, { time_width: 8, freq_width: 4 });

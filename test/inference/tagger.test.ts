@@ -6,7 +6,13 @@ import { createModel } from '../../lib/inference/model.js';
 import { AudioTagger } from '../../lib/inference/tagger.js';
 
 const RATE = 8000;
-const TINY = { sampleRate: RATE, melBins: 16, classes: ['low', 'high', 'none'], seed: 3 } as const;
+const TINY = {
+  sampleRate: RATE,
+  melBins: 16,
+  classes: ['low', 'high', 'none'],
+  seed: 3,
+  threads: 1,
+} as const;
 
 /** Noise of 16-bit values, so that a file gives it back exactly. */
 const noise = (seconds: number) =>

@@ -22,8 +22,8 @@ namespace {
 // Of the largest result. fp32 sums of up to some thousand products of unit size round to about
 // 2^-24 * sqrt(terms) of it; a wrong tap or border is at least 1e-2 on these sizes.
 constexpr double kTolerance = 3e-6;
-// Winograd adds and cancels more, and its weight gradient sums thousands of tiles in one go: 5e-6 is
-// the worst seen, on a map of 900 x 33.
+// Winograd adds and cancels more, and its weight gradient sums thousands of tiles in one go: 5e-6
+// is the worst seen, on a map of 900 x 33.
 constexpr double kWinogradTolerance = 1e-5;
 
 std::mt19937 random_bits(20260101);
@@ -145,9 +145,14 @@ std::vector<float> compute(Case& c, ConvPass pass, const Run& run, const ConvEpi
   int64_t size = 0;
   std::vector<float> a, b;
   switch (pass) {
-    case ConvPass::forward: size = out.size(); break;
-    case ConvPass::backward_data: size = c.s.in().size(); break;
-    default: size = c.s.filter().size();
+    case ConvPass::forward:
+      size = out.size();
+      break;
+    case ConvPass::backward_data:
+      size = c.s.in().size();
+      break;
+    default:
+      size = c.s.filter().size();
   }
   Poisoned result(size);
   switch (pass) {
@@ -215,17 +220,20 @@ Tensor with_epilogue(Case& c, const ConvEpilogue& e) {
 }
 
 const char* name(ConvAlgo a) {
-  return a == ConvAlgo::generic ? "generic" : a == ConvAlgo::direct ? "direct"
-         : a == ConvAlgo::winograd ? "winograd" : "automatic";
+  return a == ConvAlgo::generic    ? "generic"
+         : a == ConvAlgo::direct   ? "direct"
+         : a == ConvAlgo::winograd ? "winograd"
+                                   : "automatic";
 }
 const char* name(ConvPass p) {
-  return p == ConvPass::forward ? "forward" : p == ConvPass::backward_data ? "backward_data"
-                                                                           : "backward_weight";
+  return p == ConvPass::forward         ? "forward"
+         : p == ConvPass::backward_data ? "backward_data"
+                                        : "backward_weight";
 }
 std::string name(const ConvShape& s) {
-  return cat("n", s.n, " c", s.in_c, "-", s.out_c, " g", s.groups, " t", s.in_t, " f", s.in_f,
-             " k", s.kernel_t, "x", s.kernel_f, " s", s.stride_t, "x", s.stride_f, " p", s.pad_t,
-             "x", s.pad_f, " d", s.dilation_t, "x", s.dilation_f);
+  return cat("n", s.n, " c", s.in_c, "-", s.out_c, " g", s.groups, " t", s.in_t, " f", s.in_f, " k",
+             s.kernel_t, "x", s.kernel_f, " s", s.stride_t, "x", s.stride_f, " p", s.pad_t, "x",
+             s.pad_f, " d", s.dilation_t, "x", s.dilation_f);
 }
 
 constexpr ConvPass kPasses[] = {ConvPass::forward, ConvPass::backward_data,
@@ -267,8 +275,15 @@ void check_case(Case& c, Tier tier, Tallies& tally) {
 }
 
 ConvShape square(int64_t n, int64_t in_c, int64_t out_c, int64_t t, int64_t f, int64_t k) {
-  return {.n = n, .in_c = in_c, .out_c = out_c, .in_t = t, .in_f = f, .kernel_t = k,
-          .kernel_f = k, .pad_t = k / 2, .pad_f = k / 2};
+  return {.n = n,
+          .in_c = in_c,
+          .out_c = out_c,
+          .in_t = t,
+          .in_f = f,
+          .kernel_t = k,
+          .kernel_f = k,
+          .pad_t = k / 2,
+          .pad_f = k / 2};
 }
 
 std::vector<ConvShape> chosen_shapes() {
@@ -279,16 +294,16 @@ std::vector<ConvShape> chosen_shapes() {
     list.push_back(square(2, 1, 20, 31, 7, k));
     list.push_back(square(1, 24, 1, 11, 4, k));
   }
-  list.push_back(square(1, 32, 32, 260, 3, 3));   // several tiles along time
+  list.push_back(square(1, 32, 32, 260, 3, 3));  // several tiles along time
   list.push_back(square(1, 64, 128, 62, 4, 3));
-  list.push_back(square(3, 16, 256, 31, 2, 3));   // more out channels than pixels
+  list.push_back(square(3, 16, 256, 31, 2, 3));  // more out channels than pixels
   list.push_back(square(1, 128, 32, 200, 2, 5));
   list.push_back(square(2, 4, 4, 8, 8, 3));
   list.push_back(square(1, 1, 1, 9, 9, 3));
   list.push_back(square(1, 240, 248, 193, 3, 3));  // Winograd with a large weight, both tile sizes
   list.push_back(square(1, 300, 304, 10, 2, 3));
-  list.push_back(square(1, 16, 16, 900, 33, 3));   // and with several chunks of tiles
-  for (int64_t s : {2, 3}) {  // strided, and the 1x1 shortcut beside it
+  list.push_back(square(1, 16, 16, 900, 33, 3));  // and with several chunks of tiles
+  for (int64_t s : {2, 3}) {                      // strided, and the 1x1 shortcut beside it
     ConvShape a = square(2, 32, 20, 15, 9, 3);
     a.stride_t = a.stride_f = s;
     list.push_back(a);
@@ -297,13 +312,37 @@ std::vector<ConvShape> chosen_shapes() {
     list.push_back(a);
   }
   // Wavegram: 1-d, first a long strided filter on the signal, then dilated ones.
-  list.push_back({.n = 2, .in_c = 1, .out_c = 64, .in_t = 700, .in_f = 1, .kernel_t = 11,
-                  .kernel_f = 1, .stride_t = 5, .pad_t = 5});
-  list.push_back({.n = 1, .in_c = 64, .out_c = 64, .in_t = 333, .in_f = 1, .kernel_t = 3,
-                  .kernel_f = 1, .pad_t = 2, .dilation_t = 2});
-  list.push_back({.n = 2, .in_c = 16, .out_c = 32, .in_t = 21, .in_f = 6, .kernel_t = 3,
-                  .kernel_f = 3, .stride_t = 2, .stride_f = 1, .pad_t = 4, .pad_f = 2,
-                  .dilation_t = 4, .dilation_f = 2});
+  list.push_back({.n = 2,
+                  .in_c = 1,
+                  .out_c = 64,
+                  .in_t = 700,
+                  .in_f = 1,
+                  .kernel_t = 11,
+                  .kernel_f = 1,
+                  .stride_t = 5,
+                  .pad_t = 5});
+  list.push_back({.n = 1,
+                  .in_c = 64,
+                  .out_c = 64,
+                  .in_t = 333,
+                  .in_f = 1,
+                  .kernel_t = 3,
+                  .kernel_f = 1,
+                  .pad_t = 2,
+                  .dilation_t = 2});
+  list.push_back({.n = 2,
+                  .in_c = 16,
+                  .out_c = 32,
+                  .in_t = 21,
+                  .in_f = 6,
+                  .kernel_t = 3,
+                  .kernel_f = 3,
+                  .stride_t = 2,
+                  .stride_f = 1,
+                  .pad_t = 4,
+                  .pad_f = 2,
+                  .dilation_t = 4,
+                  .dilation_f = 2});
   for (int64_t c : {32, 20}) {  // depthwise, with and without stride
     ConvShape d = square(2, c, c, 14, 7, 3);
     d.groups = c;
@@ -326,11 +365,20 @@ std::vector<ConvShape> chosen_shapes() {
 ConvShape random_shape() {
   constexpr int64_t kChannels[] = {1, 4, 16, 20, 24, 32, 48};
   for (;;) {
-    ConvShape s{.n = pick(1, 3), .in_c = kChannels[pick(0, 6)], .out_c = kChannels[pick(0, 6)],
-                .in_t = pick(1, 40), .in_f = pick(1, 9), .kernel_t = pick(1, 5),
-                .kernel_f = pick(1, 5), .stride_t = pick(1, 3), .stride_f = pick(1, 3),
-                .pad_t = pick(0, 3), .pad_f = pick(0, 3), .dilation_t = pick(1, 3),
-                .dilation_f = pick(1, 2), .groups = 1};
+    ConvShape s{.n = pick(1, 3),
+                .in_c = kChannels[pick(0, 6)],
+                .out_c = kChannels[pick(0, 6)],
+                .in_t = pick(1, 40),
+                .in_f = pick(1, 9),
+                .kernel_t = pick(1, 5),
+                .kernel_f = pick(1, 5),
+                .stride_t = pick(1, 3),
+                .stride_f = pick(1, 3),
+                .pad_t = pick(0, 3),
+                .pad_f = pick(0, 3),
+                .dilation_t = pick(1, 3),
+                .dilation_f = pick(1, 2),
+                .groups = 1};
     if (pick(0, 3) == 0) {
       for (int64_t g : {8, 4, 2}) {
         if (s.in_c % g == 0 && s.out_c % g == 0) s.groups = g;
@@ -399,8 +447,7 @@ void test_epilogues() {
           Tensor want = with_epilogue(c, e);
           const Map out{s.n, s.out_c, want.t, want.f};
           const bool frozen = (bits & 1) != 0;
-          const auto got =
-              compute(c, ConvPass::forward, {algo, tier, 1, frozen}, e, &complaint);
+          const auto got = compute(c, ConvPass::forward, {algo, tier, 1, frozen}, e, &complaint);
           const double err = error(got, want, out);
           if (!(err <= worst)) {
             worst = err;
@@ -409,8 +456,8 @@ void test_epilogues() {
         }
       }
       tap::ok(worst <= kWinogradTolerance && complaint.empty(),
-              cat(tier_name(tier), " ", name(algo), " epilogues: worst ", worst, " at ", where,
-                  " ", complaint));
+              cat(tier_name(tier), " ", name(algo), " epilogues: worst ", worst, " at ", where, " ",
+                  complaint));
     }
   }
 }
@@ -419,9 +466,8 @@ void test_threads() {
   for (ConvAlgo algo : kAlgos) {
     bool equal = true;
     std::string complaint;
-    for (const ConvShape& s :
-         {square(2, 32, 64, 150, 6, 3), square(1, 64, 160, 31, 2, 3), square(2, 1, 32, 200, 9, 3),
-          square(1, 48, 32, 40, 5, 5)}) {
+    for (const ConvShape& s : {square(2, 32, 64, 150, 6, 3), square(1, 64, 160, 31, 2, 3),
+                               square(2, 1, 32, 200, 9, 3), square(1, 48, 32, 40, 5, 5)}) {
       Case c(s);
       for (ConvPass pass : kPasses) {
         if (!Conv::supports(s, pass, algo)) continue;
@@ -454,8 +500,10 @@ void test_errors() {
   const auto make = [](const ConvShape& s, ConvAlgo algo) {
     return [=] { Conv conv(s, ConvPass::forward, {.algo = algo}); };
   };
-  tap::ok(throws("ERR_PANNS_SHAPE", make(small, ConvAlgo::automatic)), "a kernel that does not fit");
-  tap::ok(throws("ERR_PANNS_SHAPE", make(grouped, ConvAlgo::automatic)), "groups that do not divide");
+  tap::ok(throws("ERR_PANNS_SHAPE", make(small, ConvAlgo::automatic)),
+          "a kernel that does not fit");
+  tap::ok(throws("ERR_PANNS_SHAPE", make(grouped, ConvAlgo::automatic)),
+          "groups that do not divide");
   tap::ok(throws("ERR_PANNS_UNSUPPORTED", make(seven, ConvAlgo::winograd)), "7x7 by Winograd");
 }
 

@@ -12,10 +12,13 @@ const state = { seed, step };
 const mixup = (name: string, input: OpTensor): OpCase => {
   const pairs = (input.shape[0] as number) / 2;
   const lambda = Float32Array.from({ length: pairs }, () => lab.random.uniform());
-  const weights = dense([2 * pairs], Float32Array.from({ length: 2 * pairs }, (_, i) => {
-    const l = lambda[i >> 1] as number;
-    return i % 2 === 0 ? l : 1 - l;
-  }));
+  const weights = dense(
+    [2 * pairs],
+    Float32Array.from({ length: 2 * pairs }, (_, i) => {
+      const l = lambda[i >> 1] as number;
+      return i % 2 === 0 ? l : 1 - l;
+    }),
+  );
   return {
     name,
     op: 'mixup',
@@ -50,7 +53,10 @@ await checkOps(t, lab, [
 
 t.test('mixup: an odd number of clips, or of weights, is refused', async (t) => {
   const run = (clips: number, weights: number) => {
-    const inputs = [dense([clips, 4], lab.normals(4 * clips)), dense([weights], lab.uniforms(weights))];
+    const inputs = [
+      dense([clips, 4], lab.normals(4 * clips)),
+      dense([weights], lab.uniforms(weights)),
+    ];
     return lab.run({ op: 'mixup', inputs });
   };
   await t.rejects(run(3, 3), { code: 'ERR_PANNS_SHAPE', message: /even number of clips/ });

@@ -54,7 +54,10 @@ function backward(attrs: Attrs, inputs: readonly OpTensor[]) {
 const POOL: Attrs = { kind: 'avg', kernel: 2 };
 
 /** The same by ops of their own: y, the statistics, then the three gradients. */
-function chain({ relu, avg_pool_2x2, dropout, mask, ...plain }: Attrs, inputs: readonly OpTensor[]) {
+function chain(
+  { relu, avg_pool_2x2, dropout, mask, ...plain }: Attrs,
+  inputs: readonly OpTensor[],
+) {
   return async (run: Run, dy: OpTensor): Promise<OpTensor[]> => {
     const normed = await run({ op: 'batch_norm', attrs: plain, inputs });
     const [x0, mean, invstd, ...running] = normed as [OpTensor, OpTensor, OpTensor];
@@ -109,7 +112,11 @@ const trained = (shape: readonly number[], axis: 'channel' | 'freq', extra: Attr
   };
 };
 
-const evaluated = (shape: readonly number[], axis: 'channel' | 'freq', extra: Attrs = {}): OpCase => ({
+const evaluated = (
+  shape: readonly number[],
+  axis: 'channel' | 'freq',
+  extra: Attrs = {},
+): OpCase => ({
   name: `running statistics, ${axis} of ${shape.join('x')} ${Object.keys(extra).join(' ')}`,
   op: 'batch_norm',
   attrs: { axis, ...extra },
@@ -165,7 +172,10 @@ t.test('a channel that does not vary', async (t) => {
   inputs[0] = map([2, 4, 3, 3], new Float32Array(72).fill(5));
   const beta = inputs[2] as OpTensor;
   const [y] = await lab.run({ op: 'batch_norm', attrs: { training: true }, inputs });
-  const want = Float32Array.from({ length: 72 }, (_, i) => beta.data[Math.floor(i / 9) % 4] as number);
+  const want = Float32Array.from(
+    { length: 72 },
+    (_, i) => beta.data[Math.floor(i / 9) % 4] as number,
+  );
   sameTensors(t, [y as OpTensor], [{ shape: [2, 4, 3, 3], data: want }], 'norm', 'beta alone');
 });
 

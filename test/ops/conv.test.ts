@@ -26,8 +26,21 @@ interface Row {
 }
 
 const rows: readonly Row[] = [
-  { name: '3x3', x: [2, 16, 9, 8], out: 32, kernel: [3, 3], attrs: { padding: 1 }, kind: 'winograd' },
-  { name: '3x3, one input channel', x: [2, 1, 13, 8], out: 16, kernel: [3, 3], attrs: { padding: 1 } },
+  {
+    name: '3x3',
+    x: [2, 16, 9, 8],
+    out: 32,
+    kernel: [3, 3],
+    attrs: { padding: 1 },
+    kind: 'winograd',
+  },
+  {
+    name: '3x3, one input channel',
+    x: [2, 1, 13, 8],
+    out: 16,
+    kernel: [3, 3],
+    attrs: { padding: 1 },
+  },
   {
     name: '3x3, odd sizes, channels between blocks of 16',
     x: [1, 19, 7, 5],
@@ -54,10 +67,22 @@ const rows: readonly Row[] = [
   },
   { name: '3x3 unpadded', x: [2, 8, 6, 7], out: 5, kernel: [3, 3], kind: 'winograd' },
   { name: '5x5', x: [2, 16, 9, 8], out: 24, kernel: [5, 5], attrs: { padding: 2 } },
-  { name: '5x5, one input channel', x: [1, 1, 11, 6], out: 16, kernel: [5, 5], attrs: { padding: 2 } },
+  {
+    name: '5x5, one input channel',
+    x: [1, 1, 11, 6],
+    out: 16,
+    kernel: [5, 5],
+    attrs: { padding: 2 },
+  },
   { name: '1x1', x: [2, 24, 5, 3], out: 40, kernel: [1, 1] },
   { name: '1x1 strided', x: [2, 16, 7, 6], out: 16, kernel: [1, 1], attrs: { stride: 2 } },
-  { name: '3x3 strided', x: [2, 16, 9, 7], out: 16, kernel: [3, 3], attrs: { padding: 1, stride: 2 } },
+  {
+    name: '3x3 strided',
+    x: [2, 16, 9, 7],
+    out: 16,
+    kernel: [3, 3],
+    attrs: { padding: 1, stride: 2 },
+  },
   {
     name: '3x3 strided in time only',
     x: [1, 4, 10, 6],
@@ -72,9 +97,27 @@ const rows: readonly Row[] = [
     kernel: [3, 3],
     attrs: { padding: 2, dilation: 2 },
   },
-  { name: '3x3 of 4 groups', x: [2, 32, 5, 6], out: 64, kernel: [3, 3], attrs: { padding: 1, groups: 4 } },
-  { name: '3x3 of 3 odd groups', x: [1, 9, 5, 6], out: 6, kernel: [3, 3], attrs: { padding: 1, groups: 3 } },
-  { name: 'depthwise', x: [2, 20, 7, 6], out: 20, kernel: [3, 3], attrs: { padding: 1, groups: 20 } },
+  {
+    name: '3x3 of 4 groups',
+    x: [2, 32, 5, 6],
+    out: 64,
+    kernel: [3, 3],
+    attrs: { padding: 1, groups: 4 },
+  },
+  {
+    name: '3x3 of 3 odd groups',
+    x: [1, 9, 5, 6],
+    out: 6,
+    kernel: [3, 3],
+    attrs: { padding: 1, groups: 3 },
+  },
+  {
+    name: 'depthwise',
+    x: [2, 20, 7, 6],
+    out: 20,
+    kernel: [3, 3],
+    attrs: { padding: 1, groups: 20 },
+  },
   {
     name: 'depthwise with two outputs a channel, strided',
     x: [1, 8, 7, 6],
@@ -97,7 +140,13 @@ const rows: readonly Row[] = [
     kernel: [11, 1],
     attrs: { padding: [5, 0], stride: [5, 1] },
   },
-  { name: 'asymmetric kernel', x: [1, 5, 8, 9], out: 7, kernel: [2, 5], attrs: { padding: [0, 2] } },
+  {
+    name: 'asymmetric kernel',
+    x: [1, 5, 8, 9],
+    out: 7,
+    kernel: [2, 5],
+    attrs: { padding: [0, 2] },
+  },
 ];
 
 /** The forward op's inputs and attributes, scaled so that results are around one. */

@@ -10,7 +10,9 @@ const mask = lab.random.integer(1000);
 const state = { seed, step };
 
 const drop = (x: OpTensor, p: number, other = {}, at = mask) =>
-  first(lab.run({ op: 'dropout', attrs: { p, mask: at }, inputs: [x], state: { ...state, ...other } }));
+  first(
+    lab.run({ op: 'dropout', attrs: { p, mask: at }, inputs: [x], state: { ...state, ...other } }),
+  );
 
 const shape = [2, 20, 3, 5];
 const x = map(shape, lab.normals(sizeOf(shape)));

@@ -11,10 +11,22 @@ const published: Attrs = {
   fmin: 50,
   fmax: 14000,
 };
-const at16k: Attrs = { ...published, sample_rate: 16000, window_size: 512, hop_size: 160, fmax: 8000 };
+const at16k: Attrs = {
+  ...published,
+  sample_rate: 16000,
+  window_size: 512,
+  hop_size: 160,
+  fmax: 8000,
+};
 const at8k: Attrs = { ...published, sample_rate: 8000, window_size: 256, hop_size: 80, fmax: 4000 };
 
-const logmel = (name: string, attrs: Attrs, clips: number, samples: number, level = 0.1): OpCase => ({
+const logmel = (
+  name: string,
+  attrs: Attrs,
+  clips: number,
+  samples: number,
+  level = 0.1,
+): OpCase => ({
   name,
   op: 'logmel',
   attrs,
@@ -42,6 +54,10 @@ t.test('silence is -100 dB in every bin', async (t) => {
 });
 
 t.test('half a window cannot be reflected: refused', async (t) => {
-  const run = lab.run({ op: 'logmel', attrs: published, inputs: [dense([1, 512], lab.normals(512))] });
+  const run = lab.run({
+    op: 'logmel',
+    attrs: published,
+    inputs: [dense([1, 512], lab.normals(512))],
+  });
   await t.rejects(run, { code: 'ERR_PANNS_SHAPE', message: /more than 512 samples.*got 512/ });
 });

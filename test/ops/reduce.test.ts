@@ -37,14 +37,21 @@ t.test('max+mean of equal frames: the maximum leads to the first', async (t) => 
   const [y] = await lab.run({ op: 'reduce', attrs, inputs: [x] });
   t.same([...(y?.data ?? [])], [4]);
   const dy = { shape: [1, 1], form: 'dense', data: Float32Array.of(8) } as const;
-  const [dx] = await lab.run({ op: 'reduce_backward', attrs, inputs: [x, { ...dy, shape: [1, 1] }] });
+  const [dx] = await lab.run({
+    op: 'reduce_backward',
+    attrs,
+    inputs: [x, { ...dy, shape: [1, 1] }],
+  });
   t.same([...(dx?.data ?? [])], [10, 2, 2, 2]);
 });
 
 t.test('time before frequency is refused, as is a maximum over frequency', async (t) => {
   const inputs = [map([1, 4, 3, 2], lab.normals(24))];
   const time = lab.run({ op: 'reduce', attrs: { axis: 'time', kind: 'mean' }, inputs });
-  await t.rejects(time, { code: 'ERR_PANNS_SHAPE', message: /frequency to be reduced before time/ });
+  await t.rejects(time, {
+    code: 'ERR_PANNS_SHAPE',
+    message: /frequency to be reduced before time/,
+  });
   const max = lab.run({ op: 'reduce', attrs: { axis: 'freq', kind: 'max' }, inputs });
   await t.rejects(max, { code: 'ERR_PANNS_UNSUPPORTED' });
 });

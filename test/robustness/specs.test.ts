@@ -108,7 +108,8 @@ function places(value: unknown, found: Place[] = []): Place[] {
 function mutate(random: Random, good: Spec): string {
   const wild = structuredClone(good);
   for (let i = Math.floor(random.uniform() * 3); i >= 0; i--) {
-    const { nodes } = wild;
+    // An earlier change may have put anything in its place.
+    const nodes = Array.isArray(wild.nodes) ? wild.nodes : [];
     const at = Math.floor(random.uniform() * nodes.length);
     const node = nodes[at];
     const changes: (() => void)[] = [
@@ -130,10 +131,10 @@ function mutate(random: Random, good: Spec): string {
         if (node) node.inputs = [`#${Math.floor(random.uniform() * (nodes.length + 2))}`];
       },
       () => {
-        if (Array.isArray(nodes)) nodes.splice(at, 1);
+        nodes.splice(at, 1);
       },
       () => {
-        if (node && Array.isArray(nodes)) nodes.splice(at, 0, structuredClone(node));
+        if (node) nodes.splice(at, 0, structuredClone(node));
       },
       () => {
         if (typeof wild.outputs === 'object' && wild.outputs) wild.outputs.wild = at;

@@ -130,7 +130,7 @@ t.test('an abort stops after the step under way and can be saved', async (t) => 
   await t.rejects(run(), { code: 'ABORT_ERR', cause: { message: 'enough' } });
   t.equal(trainer.step, 3);
   await trainer.save();
-  const again = await Trainer.resume(folder, { dataset, decode });
+  const again = await Trainer.resume(folder, { dataset, decode, threads: 1 });
   t.same([...found, ...(await losses(again))], expected);
   again.model.dispose();
 });
@@ -165,7 +165,7 @@ t.test('old checkpoints go once a new one is safe; damaged ones are passed over'
   truncateSync(join(folder, 'step-000009.safetensors'), 50_000);
   const remains = '.step-000010.safetensors.0123456789ab.tmp';
   writeFileSync(join(folder, remains), 'half');
-  const trainer = await Trainer.resume(folder, { dataset, decode });
+  const trainer = await Trainer.resume(folder, { dataset, decode, threads: 1 });
   t.equal(trainer.step, 8);
   t.notOk(readdirSync(folder).includes(remains));
   trainer.model.dispose();
@@ -214,7 +214,7 @@ t.test('a training can be lengthened when it is resumed', async (t) => {
   using model = await tinyModel();
   const schedule = { kind: 'constant' } as const;
   await losses(new Trainer(model, { ...RECIPE, steps: 2, schedule, checkpoint: { folder } }));
-  const trainer = await Trainer.resume(folder, { dataset, decode, epochs: 1 });
+  const trainer = await Trainer.resume(folder, { dataset, decode, epochs: 1, threads: 1 });
   t.equal(trainer.totalSteps, 6);
   t.equal((await losses(trainer)).length, 4);
   trainer.model.dispose();

@@ -17,18 +17,20 @@ t.test('inference', { skip }, async (t) => {
   }
 });
 
+// Adam moves every weight by the learning rate at once: a larger one saturates the scores, and the
+// losses of float32 and float64 then part for good.
 const recipes = {
   'Adam, bce, mixup': {
     loss: 'bce',
     optimizer: { kind: 'adam', attrs: {} },
-    lr: 3e-4,
+    lr: 2e-5,
     batch: 2,
     mixup: true,
   },
   'Adam with amsgrad and decay, cross_entropy': {
     loss: 'cross_entropy',
     optimizer: { kind: 'adam', attrs: { amsgrad: true, weight_decay: 1e-2 } },
-    lr: 3e-4,
+    lr: 2e-5,
     batch: 3,
     mixup: false,
   },
@@ -44,11 +46,18 @@ const recipes = {
 for (const [name, recipe] of Object.entries(recipes)) {
   t.test(`ten steps: ${name}`, { skip }, async (t) => {
     const activation = recipe.loss === 'bce' ? 'sigmoid' : 'softmax';
-    const subject = await makeSubject(t, draws, 'Cnn6', SAMPLES, { activation });
+    const subject = await makeSubject(t, draws, 'Cnn6', SAMPLES, { activation, smooth: true });
     await mirror(oracle, subject);
-    await checkTraining(t, oracle, draws, subject, { ...recipe, steps: 10 });
+    await checkTraining(t, oracle, draws, subject, { ...recipe, steps: 10, smooth: true });
   });
 }
+
+t.test('gradients where ReLUs close', { skip }, async (t) => {
+  const subject = await makeSubject(t, draws, 'Cnn6', SAMPLES);
+  await mirror(oracle, subject);
+  const recipe = { ...recipes['Adam, bce, mixup'], steps: 1, smooth: false };
+  await checkTraining(t, oracle, draws, subject, recipe);
+});
 
 t.test('the largest errors', async (t) => {
   for (const line of worstErrors()) t.comment(line);

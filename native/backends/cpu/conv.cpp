@@ -8,18 +8,25 @@ namespace {
 
 const char* pass_name(ConvPass pass) {
   switch (pass) {
-    case ConvPass::forward: return "forward";
-    case ConvPass::backward_data: return "backward_data";
-    default: return "backward_weight";
+    case ConvPass::forward:
+      return "forward";
+    case ConvPass::backward_data:
+      return "backward_data";
+    default:
+      return "backward_weight";
   }
 }
 
 const char* algo_name(ConvAlgo algo) {
   switch (algo) {
-    case ConvAlgo::generic: return "generic";
-    case ConvAlgo::direct: return "direct";
-    case ConvAlgo::winograd: return "winograd";
-    default: return "automatic";
+    case ConvAlgo::generic:
+      return "generic";
+    case ConvAlgo::direct:
+      return "direct";
+    case ConvAlgo::winograd:
+      return "winograd";
+    default:
+      return "automatic";
   }
 }
 
@@ -50,8 +57,7 @@ void check(const ConvShape& s) {
 // than they save.
 ConvAlgo choose(const ConvShape& s, ConvPass pass) {
   const int64_t tiles = s.n * ((s.out_t() + 3) / 4) * ((s.out_f() + 1) / 2);
-  if (Conv::supports(s, pass, ConvAlgo::winograd) && tiles >= 24 && s.in_c >= 32 &&
-      s.out_c >= 32) {
+  if (Conv::supports(s, pass, ConvAlgo::winograd) && tiles >= 24 && s.in_c >= 32 && s.out_c >= 32) {
     return ConvAlgo::winograd;
   }
   if (Conv::supports(s, pass, ConvAlgo::direct)) return ConvAlgo::direct;
@@ -63,7 +69,8 @@ ConvAlgo choose(const ConvShape& s, ConvPass pass) {
 bool Conv::supports(const ConvShape& s, ConvPass pass, ConvAlgo algo) {
   switch (algo) {
     case ConvAlgo::automatic:
-    case ConvAlgo::generic: return true;
+    case ConvAlgo::generic:
+      return true;
     case ConvAlgo::direct:
       // The kernels read and write whole blocks; only the input may be a single channel.
       return s.groups == 1 && s.out_c > 1 &&
@@ -79,8 +86,8 @@ bool Conv::supports(const ConvShape& s, ConvPass pass, ConvAlgo algo) {
 Conv::Conv(const ConvShape& shape, ConvPass pass, const ConvOptions& options)
     : shape_(shape), pass_(pass), algo_(options.algo), threads_(options.threads) {
   check(shape);
-  PANNS_CHECK(supports(shape, pass, algo_), "ERR_PANNS_UNSUPPORTED", "conv",
-              "the ", algo_name(algo_), " family does not compute ", pass_name(pass), " of ",
+  PANNS_CHECK(supports(shape, pass, algo_), "ERR_PANNS_UNSUPPORTED", "conv", "the ",
+              algo_name(algo_), " family does not compute ", pass_name(pass), " of ",
               describe(shape), "; use ConvAlgo::automatic");
   if (algo_ == ConvAlgo::automatic) algo_ = choose(shape, pass);
   if (algo_ == ConvAlgo::winograd) {
@@ -99,13 +106,9 @@ Conv::~Conv() = default;
 Conv::Conv(Conv&&) noexcept = default;
 Conv& Conv::operator=(Conv&&) noexcept = default;
 
-size_t Conv::workspace() const {
-  return static_cast<size_t>(runner_->workspace()) * sizeof(float);
-}
+size_t Conv::workspace() const { return static_cast<size_t>(runner_->workspace()) * sizeof(float); }
 
-size_t Conv::packed_size() const {
-  return static_cast<size_t>(runner_->packed()) * sizeof(float);
-}
+size_t Conv::packed_size() const { return static_cast<size_t>(runner_->packed()) * sizeof(float); }
 
 void Conv::prepare_weights(ThreadPool& pool, const float* w, float* packed) const {
   runner_->prepare(pool, w, packed);

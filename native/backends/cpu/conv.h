@@ -3,9 +3,10 @@
 //
 // Three families compute it. `generic` serves every shape. `direct` serves dense convolutions
 // between blocks of 16 channels (forward also from one channel), near the machine's FMA peak.
-// `winograd` serves 3x3 and 5x5 with stride 1 that keep the size: F(4,3) or F(2,3) along frequency by
-// F(4,3) along time, and F(2,5) by F(2,5): a fourth to a third of the multiplications. A Conv is planned once for its shape; running it allocates nothing, and gives
-// the same bits for every number of threads.
+// `winograd` serves 3x3 and 5x5 with stride 1 that keep the size: F(4,3) or F(2,3) along frequency
+// by F(4,3) along time, and F(2,5) by F(2,5): a fourth to a third of the multiplications. A Conv is
+// planned once for its shape; running it allocates nothing, and gives the same bits for every
+// number of threads.
 #pragma once
 
 #include <cstddef>
@@ -26,8 +27,12 @@ struct ConvShape {
   int64_t dilation_t = 1, dilation_f = 1;
   int64_t groups = 1;
 
-  int64_t out_t() const { return (in_t + 2 * pad_t - dilation_t * (kernel_t - 1) - 1) / stride_t + 1; }
-  int64_t out_f() const { return (in_f + 2 * pad_f - dilation_f * (kernel_f - 1) - 1) / stride_f + 1; }
+  int64_t out_t() const {
+    return (in_t + 2 * pad_t - dilation_t * (kernel_t - 1) - 1) / stride_t + 1;
+  }
+  int64_t out_f() const {
+    return (in_f + 2 * pad_f - dilation_f * (kernel_f - 1) - 1) / stride_f + 1;
+  }
   Map in() const { return {n, in_c, in_t, in_f}; }
   Map out() const { return {n, out_c, out_t(), out_f()}; }
   Filter filter() const { return {out_c, in_c / groups, kernel_t, kernel_f}; }
@@ -44,7 +49,7 @@ enum class ConvAlgo { automatic, generic, direct, winograd };
 struct ConvEpilogue {
   const float* bias = nullptr;  // out_c floats
   bool relu = false;
-  bool avg_pool_2x2 = false;    // the output map is then (n, out_c, out_t / 2, out_f / 2)
+  bool avg_pool_2x2 = false;  // the output map is then (n, out_c, out_t / 2, out_f / 2)
 };
 
 struct ConvOptions {

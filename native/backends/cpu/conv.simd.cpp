@@ -9,7 +9,9 @@ namespace {
 // Pixels of a register tile for NB out blocks. 12 accumulators of 16 registers hide the latency of
 // two FMA units and leave room for the weights and a broadcast; 24 of 32 likewise.
 template <int NB>
-constexpr int kPixels = kLanes == 16 ? (NB == 4 ? 6 : 12) : kLanes == 8 ? 6 : 3;
+constexpr int kPixels = kLanes == 16  ? (NB == 4 ? 6 : 12)
+                        : kLanes == 8 ? 6
+                                      : 3;
 
 constexpr int kOutBlocks = kLanes == 16 ? 4 : 1;
 
@@ -213,12 +215,18 @@ void weight_taps_of(const ConvWeightTaps& r) {
 
 void weight_taps(const ConvWeightTaps& r) {
   switch (r.count) {
-    case 6: return weight_taps_of<6>(r);
-    case 5: return weight_taps_of<5>(r);
-    case 4: return weight_taps_of<4>(r);
-    case 3: return weight_taps_of<3>(r);
-    case 2: return weight_taps_of<2>(r);
-    default: return weight_taps_of<1>(r);
+    case 6:
+      return weight_taps_of<6>(r);
+    case 5:
+      return weight_taps_of<5>(r);
+    case 4:
+      return weight_taps_of<4>(r);
+    case 3:
+      return weight_taps_of<3>(r);
+    case 2:
+      return weight_taps_of<2>(r);
+    default:
+      return weight_taps_of<1>(r);
   }
 }
 
@@ -292,8 +300,8 @@ void add(float* to, const float* from, int64_t count) {
 }  // namespace
 
 extern const ConvKernels conv_kernels = {
-    kOutBlocks,  row,          row_one, conv_lane_row, weight_rows,
-    weight_taps, conv_weight_lanes, finish,  transpose,     add,
+    kOutBlocks,        row,    row_one,   conv_lane_row, weight_rows, weight_taps,
+    conv_weight_lanes, finish, transpose, add,
 };
 
 }  // namespace panns::cpu::PANNS_TIER

@@ -14,8 +14,8 @@ namespace {
 // A tile holds about this many pixels: they are what a block of weights, fetched from an outer
 // cache, is used for. Much more would push the tile's source out of the second-level cache.
 constexpr int64_t kTilePixels = 256;
-constexpr int64_t kTileTime = 96;   // a multiple of every register tile's 3, 6 or 12 pixels
-constexpr int64_t kWholeTime = 128; // a row up to this long is not cut
+constexpr int64_t kTileTime = 96;    // a multiple of every register tile's 3, 6 or 12 pixels
+constexpr int64_t kWholeTime = 128;  // a row up to this long is not cut
 
 // Weights that stay in the first-level cache while a tile passes by: half of 32 KB or one block.
 constexpr int64_t kWeightFloats = 4608;
@@ -74,18 +74,18 @@ class GatherConv final : public ConvRunner {
   Map src_, dst_;
   Filter w_;
   GatherAxis f_, t_;
-  int64_t kk_;                       // kernel positions
+  int64_t kk_;  // kernel positions
 
   int64_t tile_f_ = 0, tile_t_ = 0, f_tiles_ = 0, t_tiles_ = 0;
-  int64_t group_ = 1, groups_ = 0;   // destination blocks computed at once, and how many such
-  int64_t chunk_ = 1;                // source blocks (direct) or channels (generic) at once
-  bool shared_ = false;              // all tiles are packed first, then out channels shared out
+  int64_t group_ = 1, groups_ = 0;  // destination blocks computed at once, and how many such
+  int64_t chunk_ = 1;               // source blocks (direct) or channels (generic) at once
+  bool shared_ = false;             // all tiles are packed first, then out channels shared out
 
-  bool in_place_ = false;            // no copy: the kernels read the source map itself
+  bool in_place_ = false;  // no copy: the kernels read the source map itself
   int64_t rows_ = 0, row_ = 0, block_ = 0, length_ = 0;  // of a patch
-  std::vector<int64_t> columns_;     // residues of time, modulo its step, that are read
-  std::vector<int64_t> column_at_;   // and where in columns_ a residue is
-  int64_t patch_ = 0, acc_ = 0;      // floats of one tile's source copy and of its results
+  std::vector<int64_t> columns_;    // residues of time, modulo its step, that are read
+  std::vector<int64_t> column_at_;  // and where in columns_ a residue is
+  int64_t patch_ = 0, acc_ = 0;     // floats of one tile's source copy and of its results
 
   std::vector<std::vector<ConvTap>> taps_;  // [phase_f * t phases + phase_t], f-major
 
@@ -93,8 +93,7 @@ class GatherConv final : public ConvRunner {
   int64_t acc_at_ = 0, weights_at_ = 0, lanes_at_ = 0, patch_at_ = 0, slot_ = 0, floats_ = 0;
 };
 
-GatherConv::GatherConv(const ConvShape& s, ConvPass pass, ConvAlgo algo,
-                       const ConvOptions& options)
+GatherConv::GatherConv(const ConvShape& s, ConvPass pass, ConvAlgo algo, const ConvOptions& options)
     : s_(s),
       forward_(pass == ConvPass::forward),
       direct_(algo == ConvAlgo::direct),
@@ -184,8 +183,7 @@ void GatherConv::plan_taps() {
           const int64_t column = column_at_[static_cast<size_t>(at % t_.step)];
           const int64_t x =
               (tf.offset - f_.low) * row_ + (column * length_ + at / t_.step) * src_.block();
-          const int64_t w =
-              direct_ ? tf.k * s_.kernel_t + tt.k : static_cast<int64_t>(list.size());
+          const int64_t w = direct_ ? tf.k * s_.kernel_t + tt.k : static_cast<int64_t>(list.size());
           list.push_back({static_cast<int32_t>(x), static_cast<int32_t>(w * weights)});
         }
       }
@@ -211,10 +209,9 @@ void GatherConv::pack(const Tile& tile, const float* src, float* patch) const {
         float* to = patch + r * row_ + b * block_ + static_cast<int64_t>(c) * length_ * cb;
         const int64_t start = tile.t0 * t_.step + t_.low + columns_[c];
         // Positions before `first` and from `last` on fall outside the source.
-        const int64_t first =
-            std::min(length, start < 0 ? div_up(-start, t_.step) : 0);
-        const int64_t last = std::max(
-            first, std::min(length, start < src_.t ? div_up(src_.t - start, t_.step) : 0));
+        const int64_t first = std::min(length, start < 0 ? div_up(-start, t_.step) : 0);
+        const int64_t last =
+            std::max(first, std::min(length, start < src_.t ? div_up(src_.t - start, t_.step) : 0));
         std::memset(to, 0, static_cast<size_t>(first * cb) * sizeof(float));
         std::memset(to + last * cb, 0, static_cast<size_t>((length - last) * cb) * sizeof(float));
         if (t_.step == 1) {
@@ -287,8 +284,8 @@ void GatherConv::direct(const Job& job, const float* patches, int64_t first, int
               r.y = scratch.acc + i * acc_ + (f - f_base) * acc_row + pt * kChannelBlock;
               r.y_out = tile_f_ * f_.phases * acc_row;
             } else {
-              r.y = job.dst + tl.n * dst_.image() + f * dst_.row() +
-                    group * group_ * dst_.panel() + (t_base + pt) * kChannelBlock;
+              r.y = job.dst + tl.n * dst_.image() + f * dst_.row() + group * group_ * dst_.panel() +
+                    (t_base + pt) * kChannelBlock;
               r.y_out = dst_.panel();
             }
             kernel(r);
@@ -300,14 +297,13 @@ void GatherConv::direct(const Job& job, const float* patches, int64_t first, int
   if (!job.pool) return;
   for (int64_t i = 0; i < tiles; ++i) {
     for (int64_t b = 0; b < blocks; ++b) {
-      finish(job, tile(first + i), group * group_ + b,
-             scratch.acc + i * acc_ + b * (acc_ / group_), job.zeros);
+      finish(job, tile(first + i), group * group_ + b, scratch.acc + i * acc_ + b * (acc_ / group_),
+             job.zeros);
     }
   }
 }
 
-LaneSource GatherConv::find_lanes(int64_t block, int64_t j0, int64_t count,
-                                  int32_t* lanes) const {
+LaneSource GatherConv::find_lanes(int64_t block, int64_t j0, int64_t count, int32_t* lanes) const {
   const int64_t dst_group = dst_.c / s_.groups, src_group = src_.c / s_.groups;
   bool same = true, contiguous = src_.block() == kChannelBlock;
   for (int64_t j = 0; j < count; ++j) {
@@ -319,8 +315,7 @@ LaneSource GatherConv::find_lanes(int64_t block, int64_t j0, int64_t count,
         continue;
       }
       const int64_t from = c / dst_group * src_group + j0 + j;
-      row[lane] =
-          static_cast<int32_t>(from / src_.block() * block_ + from % src_.block());
+      row[lane] = static_cast<int32_t>(from / src_.block() * block_ + from % src_.block());
       same = same && row[lane] == row[0];
       contiguous = contiguous && from % kChannelBlock == lane && row[lane] == row[0] + lane;
     }
@@ -420,8 +415,7 @@ void GatherConv::run(ThreadPool& pool, const float* src, const float* w, float* 
   if (shared_) {
     float* const patches = workspace + patches_at_;
     if (!in_place_) {
-      pool.run(tile_count(),
-               [&](int64_t i, int) { pack(tile(i), src, patches + i * patch_); });
+      pool.run(tile_count(), [&](int64_t i, int) { pack(tile(i), src, patches + i * patch_); });
     }
     pool.run(groups_, [&](int64_t group, int slot) {
       direct(job, patches, 0, tile_count(), group, scratch(slot));

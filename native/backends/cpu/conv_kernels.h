@@ -22,12 +22,12 @@ struct ConvRow {
   int64_t tap_count;
   int64_t blocks, x_block, w_block;
   const float* w;
-  int64_t w_out;            // from one out block's weights to the next one's
+  int64_t w_out;  // from one out block's weights to the next one's
   float* y;
   int64_t y_pixel, y_out;
-  int64_t out_blocks;       // at most ConvKernels::out_blocks
+  int64_t out_blocks;  // at most ConvKernels::out_blocks
   int64_t pixels;
-  const float* start;       // 16 floats an out block to start from; null: go on from y
+  const float* start;  // 16 floats an out block to start from; null: go on from y
   bool relu;
 };
 
@@ -40,22 +40,22 @@ struct ConvLaneRow {
   int64_t x_pixel;
   const ConvTap* taps;
   int64_t tap_count;
-  const int32_t* lanes;     // [count][16]
+  const int32_t* lanes;  // [count][16]
   int64_t count;
   LaneSource source;
   const float* w;
-  int64_t w_next;           // from one j to the next
+  int64_t w_next;  // from one j to the next
   float* y;
   int64_t y_pixel;
   int64_t pixels;
-  bool start;               // from zero; else go on from y
+  bool start;  // from zero; else go on from y
 };
 
 // dw[i][0..16) += sum over rows and pixels of x[row][p][i] * dy[row][p][0..16), i < 16.
 struct ConvWeightRows {
   const float* x;
   int64_t x_pixel, x_row;
-  const float* dy;          // [row][pixel][16]
+  const float* dy;  // [row][pixel][16]
   int64_t dy_row;
   int64_t pixels, rows;
   float* dw;
@@ -79,7 +79,7 @@ struct ConvWeightLanes {
   const int32_t* lanes;
   LaneSource source;
   const float* dy;
-  int64_t dy_pixel;         // 16, or 1 for a map of one channel, which every lane then reads
+  int64_t dy_pixel;  // 16, or 1 for a map of one channel, which every lane then reads
   int64_t pixels;
   float* dw;
 };
@@ -90,13 +90,13 @@ struct ConvFinish {
   int64_t a_row;
   float* y;
   int64_t y_row;
-  int64_t rows, pixels;     // of a
-  const float* bias;        // 16 floats
+  int64_t rows, pixels;  // of a
+  const float* bias;     // 16 floats
   bool relu, pool, one_channel;
 };
 
 struct ConvKernels {
-  int64_t out_blocks;       // blocks that one call of `row` computes best at once
+  int64_t out_blocks;  // blocks that one call of `row` computes best at once
   void (*row)(const ConvRow&);
   void (*row_one)(const ConvRow&);  // x has one channel: pixel step 1, w[tap][0..16)
   void (*lane_row)(const ConvLaneRow&);

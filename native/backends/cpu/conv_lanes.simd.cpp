@@ -89,17 +89,23 @@ void weight_lanes_of(const ConvWeightLanes& r) {
 
 void conv_lane_row(const ConvLaneRow& r) {
   switch (r.source) {
-    case LaneSource::broadcast: return lane_row_of<LaneSource::broadcast>(r);
-    case LaneSource::contiguous: return lane_row_of<LaneSource::contiguous>(r);
-    default: return lane_row_of<LaneSource::gather>(r);
+    case LaneSource::broadcast:
+      return lane_row_of<LaneSource::broadcast>(r);
+    case LaneSource::contiguous:
+      return lane_row_of<LaneSource::contiguous>(r);
+    default:
+      return lane_row_of<LaneSource::gather>(r);
   }
 }
 
 void conv_weight_lanes(const ConvWeightLanes& r) {
   switch (r.source) {
-    case LaneSource::broadcast: return weight_lanes_of<LaneSource::broadcast>(r);
-    case LaneSource::contiguous: return weight_lanes_of<LaneSource::contiguous>(r);
-    default: return weight_lanes_of<LaneSource::gather>(r);
+    case LaneSource::broadcast:
+      return weight_lanes_of<LaneSource::broadcast>(r);
+    case LaneSource::contiguous:
+      return weight_lanes_of<LaneSource::contiguous>(r);
+    default:
+      return weight_lanes_of<LaneSource::gather>(r);
   }
 }
 

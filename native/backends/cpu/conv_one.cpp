@@ -27,7 +27,8 @@ class OneRunner final : public ConvRunner {
     const Filter filter = s.filter();
     const int64_t pieces = div_up(s.in_t, kPiece);
     pool.run(s.n * pieces * s.in_f, [&](int64_t index, int) {
-      const int64_t f = index % s.in_f, piece = index / s.in_f % pieces, n = index / s.in_f / pieces;
+      const int64_t f = index % s.in_f, piece = index / s.in_f % pieces,
+                    n = index / s.in_f / pieces;
       ConvOneRow rows[kMostRows];
       ConvOne c;
       c.rows = rows;

@@ -12,7 +12,7 @@
 namespace panns::cpu {
 
 struct AxisTap {
-  int64_t k;       // kernel position
+  int64_t k;  // kernel position
   int64_t offset;
 };
 

@@ -11,8 +11,8 @@ namespace panns::cpu {
 class ConvRunner {
  public:
   virtual ~ConvRunner() = default;
-  virtual int64_t workspace() const = 0;         // floats
-  virtual int64_t packed() const { return 0; }   // floats
+  virtual int64_t workspace() const = 0;        // floats
+  virtual int64_t packed() const { return 0; }  // floats
   virtual void prepare(ThreadPool&, const float*, float*) const {}
   // forward: (x, w, y); backward_data: (dy, w, dx); backward_weight: (x, dy, dw).
   virtual void run(ThreadPool& pool, const float* a, const float* b, float* out,

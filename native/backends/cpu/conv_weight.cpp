@@ -42,8 +42,7 @@ class WeightConv final : public ConvRunner {
                    int64_t* begin, int64_t* end);
   void pad_input(ThreadPool& pool, const float* x, float* padded) const;
   void direct(const Item& it, int64_t unit, const float* x, const float* dy, float* dw) const;
-  void direct_one(const Item& it, int64_t unit, const float* x, const float* dy,
-                  float* dw) const;
+  void direct_one(const Item& it, int64_t unit, const float* x, const float* dy, float* dw) const;
   void generic(const Item& it, int64_t unit, const float* x, const float* dy, float* dw) const;
 
   ConvShape s_;
@@ -97,8 +96,8 @@ WeightConv::WeightConv(const ConvShape& s, ConvAlgo algo, const ConvOptions& opt
 
 WeightConv::Item WeightConv::item(int64_t index) const {
   const int64_t t = index % t_items_, f = index / t_items_ % f_items_;
-  return {index / t_items_ / f_items_, f * item_f_, std::min((f + 1) * item_f_, y_.f),
-          t * item_t_, std::min((t + 1) * item_t_, y_.t)};
+  return {index / t_items_ / f_items_, f * item_f_, std::min((f + 1) * item_f_, y_.f), t * item_t_,
+          std::min((t + 1) * item_t_, y_.t)};
 }
 
 void WeightConv::clip(int64_t k, int64_t stride, int64_t pad, int64_t dilation, int64_t in,
@@ -189,8 +188,9 @@ void WeightConv::generic(const Item& it, int64_t unit, const float* x, const flo
   ConvWeightLanes r{};
   r.x_pixel = s_.stride_t * x_.block();
   r.lanes = from;
-  r.source = same ? LaneSource::broadcast
-                  : contiguous ? LaneSource::contiguous : LaneSource::gather;
+  r.source = same         ? LaneSource::broadcast
+             : contiguous ? LaneSource::contiguous
+                          : LaneSource::gather;
   r.dy_pixel = y_.block();
   for (int64_t kf = 0; kf < s_.kernel_f; ++kf) {
     int64_t f0 = it.f0, f1 = it.f1;

@@ -2,8 +2,9 @@
 //
 // Two orders. Where the transformed weight is small next to the caches it is made once and groups
 // of tiles are shared out, each transformed into its thread's scratch. Where it is large (24 or 36
-// floats for each 9, 36 for each 25), all tiles are transformed first and out blocks are shared out; each thread
-// transforms the weights of its out blocks piece by piece, so that they never leave its cache.
+// floats for each 9, 36 for each 25), all tiles are transformed first and out blocks are shared
+// out; each thread transforms the weights of its out blocks piece by piece, so that they never
+// leave its cache.
 #include <algorithm>
 
 #include "backends/cpu/conv_kernels.h"
@@ -55,8 +56,7 @@ class WinogradConv final : public ConvRunner {
   void write_output(const Job& job, int64_t first, int64_t last, int64_t block,
                     const float* m) const;
   void early(const Job& job, const float* u, int64_t group, float* scratch) const;
-  void late(const Job& job, const float* v, int64_t group, int64_t out_group,
-            float* scratch) const;
+  void late(const Job& job, const float* v, int64_t group, int64_t out_group, float* scratch) const;
 
   ConvShape s_;
   bool forward_, frozen_;
@@ -66,9 +66,9 @@ class WinogradConv final : public ConvRunner {
   Map src_, dst_;
   Filter w_;
   bool small_;
-  int64_t group_, groups_;     // tiles computed together, and how many such groups
+  int64_t group_, groups_;  // tiles computed together, and how many such groups
   int64_t out_group_, out_groups_;
-  int64_t piece_;              // in blocks of one piece of weights
+  int64_t piece_;  // in blocks of one piece of weights
   int64_t u_point_, weight_floats_, v_block_, v_point_, m_point_;
   int64_t bias_at_, zeros_at_, u_at_ = 0, v_at_ = 0, slots_at_;
   int64_t slot_v_ = 0, slot_u_ = 0, slot_m_, slot_t_, slot_, floats_;
@@ -137,38 +137,40 @@ void WinogradConv::transform_all(ThreadPool& pool, const float* w, float* u) con
 
 void WinogradConv::transform_input(const float* src, int64_t first, int64_t last, int64_t block,
                                    float* v) const {
-  tiles_.stretches(first, last, [&](int64_t n, int64_t tile_f, int64_t t, int64_t count, int64_t at) {
-    const int64_t row = tile_f * tiles_.mf - tiles_.k / 2;
-    wk_.input({.x = src + n * src_.image() + row * src_.row() + block * src_.panel(),
-               .x_row = src_.row(),
-               .first_row = std::max<int64_t>(0, -row),
-               .last_row = std::min(tiles_.rows, src_.f - row),
-               .t = src_.t,
-               .tile = t,
-               .count = count,
-               .v = v + block * v_block_ + at * kChannelBlock,
-               .v_point = v_point_});
-  });
+  tiles_.stretches(
+      first, last, [&](int64_t n, int64_t tile_f, int64_t t, int64_t count, int64_t at) {
+        const int64_t row = tile_f * tiles_.mf - tiles_.k / 2;
+        wk_.input({.x = src + n * src_.image() + row * src_.row() + block * src_.panel(),
+                   .x_row = src_.row(),
+                   .first_row = std::max<int64_t>(0, -row),
+                   .last_row = std::min(tiles_.rows, src_.f - row),
+                   .t = src_.t,
+                   .tile = t,
+                   .count = count,
+                   .v = v + block * v_block_ + at * kChannelBlock,
+                   .v_point = v_point_});
+      });
 }
 
 void WinogradConv::write_output(const Job& job, int64_t first, int64_t last, int64_t block,
                                 const float* m) const {
   const int64_t step = job.pool ? 2 : 1;
   const Map out{dst_.n, dst_.c, dst_.t / step, dst_.f / step};
-  tiles_.stretches(first, last, [&](int64_t n, int64_t tile_f, int64_t t, int64_t count, int64_t at) {
-    wk_.output({.m = m + at * kChannelBlock,
-                .m_point = m_point_,
-                .y = job.dst + n * out.image() + tile_f * tiles_.mf / step * out.row() +
-                     block * out.panel(),
-                .y_row = out.row(),
-                .rows = std::min(tiles_.mf, dst_.f - tile_f * tiles_.mf),
-                .t = dst_.t,
-                .tile = t,
-                .count = count,
-                .bias = job.bias + block * kChannelBlock,
-                .relu = job.relu,
-                .pool = job.pool});
-  });
+  tiles_.stretches(first, last,
+                   [&](int64_t n, int64_t tile_f, int64_t t, int64_t count, int64_t at) {
+                     wk_.output({.m = m + at * kChannelBlock,
+                                 .m_point = m_point_,
+                                 .y = job.dst + n * out.image() +
+                                      tile_f * tiles_.mf / step * out.row() + block * out.panel(),
+                                 .y_row = out.row(),
+                                 .rows = std::min(tiles_.mf, dst_.f - tile_f * tiles_.mf),
+                                 .t = dst_.t,
+                                 .tile = t,
+                                 .count = count,
+                                 .bias = job.bias + block * kChannelBlock,
+                                 .relu = job.relu,
+                                 .pool = job.pool});
+                   });
 }
 
 constexpr ConvTap kOneTap{0, 0};
@@ -229,7 +231,8 @@ void WinogradConv::late(const Job& job, const float* v, int64_t group, int64_t o
           float* const kept = scratch + slot_t_ + (b * piece_ + i) * cell;
           const float* const w =
               forward_ || f == 0 ? source_weight(job.w, d + b, s + i, kept) : kept;
-          wk_.weight({w, !forward_, f, f + 1, u + b * kWinogradTimePoints * u_point_ + i * kCell, u_point_});
+          wk_.weight({w, !forward_, f, f + 1, u + b * kWinogradTimePoints * u_point_ + i * kCell,
+                      u_point_});
         }
       }
       for (int64_t p = kWinogradTimePoints * f; p < kWinogradTimePoints * (f + 1); ++p) {
@@ -260,9 +263,7 @@ void WinogradConv::run(ThreadPool& pool, const float* src, const float* w, float
       transform_all(pool, w, workspace + u_at_);
       u = workspace + u_at_;
     }
-    pool.run(groups_, [&](int64_t group, int slot) {
-      early(job, u, group, slots + slot * slot_);
-    });
+    pool.run(groups_, [&](int64_t group, int slot) { early(job, u, group, slots + slot * slot_); });
     return;
   }
   float* const v = workspace + v_at_;

@@ -15,11 +15,11 @@ constexpr int64_t kWinogradTimePoints = 6;
 
 // Transforms `count` tiles side by side in time, 16 channels: to v[point][tile][16].
 struct WinogradInput {
-  const float* x;            // the block's row MF * tile_f - K / 2, also where that is outside
+  const float* x;  // the block's row MF * tile_f - K / 2, also where that is outside
   int64_t x_row;
   int64_t first_row, last_row;  // which of the tile's rows are inside: [first, last)
-  int64_t t;                 // length of a row
-  int64_t tile, count;       // the first tile's place along time
+  int64_t t;                    // length of a row
+  int64_t tile, count;          // the first tile's place along time
   float* v;
   int64_t v_point;
 };
@@ -28,7 +28,7 @@ struct WinogradInput {
 // rows [first, last) along frequency; u begins with the first of these.
 struct WinogradWeight {
   const float* w;
-  bool flip;                 // backward_data: the taps in reverse order
+  bool flip;  // backward_data: the taps in reverse order
   int64_t first_row, last_row;
   float* u;
   int64_t u_point;
@@ -38,11 +38,11 @@ struct WinogradWeight {
 struct WinogradOutput {
   const float* m;
   int64_t m_point;
-  float* y;                  // the block's row MF * tile_f (pooled: half of it)
+  float* y;  // the block's row MF * tile_f (pooled: half of it)
   int64_t y_row;
-  int64_t rows, t;           // rows of the tile that are inside, length of a row, before pooling
+  int64_t rows, t;  // rows of the tile that are inside, length of a row, before pooling
   int64_t tile, count;
-  const float* bias;         // 16 floats
+  const float* bias;  // 16 floats
   bool relu, pool;
 };
 

@@ -11,11 +11,11 @@
 namespace panns::cpu {
 
 struct WinogradTiles {
-  int64_t k;             // kernel size: 3 or 5
-  int64_t mf, mt;        // outputs of a tile along frequency and time
-  int64_t rows;          // inputs of a tile along frequency
+  int64_t k;       // kernel size: 3 or 5
+  int64_t mf, mt;  // outputs of a tile along frequency and time
+  int64_t rows;    // inputs of a tile along frequency
   int64_t points;
-  int64_t t, f, count;   // along time, along frequency, in the batch
+  int64_t t, f, count;  // along time, along frequency, in the batch
 
   explicit WinogradTiles(const ConvShape& s)
       : k(s.kernel_t),

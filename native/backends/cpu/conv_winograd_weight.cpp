@@ -1,5 +1,6 @@
-// The gradient of 3x3 and 5x5 weights in the Winograd domain: the forward's algorithm transposed. For each
-// point, tiles of x times tiles of dy are summed over all tiles; one transform back gives dw.
+// The gradient of 3x3 and 5x5 weights in the Winograd domain: the forward's algorithm transposed.
+// For each point, tiles of x times tiles of dy are summed over all tiles; one transform back gives
+// dw.
 //
 // The tiles go in chunks whose transforms fit the last-level cache; the sums of a chunk are shared
 // out by pairs of blocks, so that no sum depends on the number of threads.
@@ -82,22 +83,22 @@ void WinogradWeightConv::transform(const float* x, const float* dy, int64_t firs
   const bool of_x = block < x_.blocks();
   const int64_t b = of_x ? block : block - x_.blocks();
   const Map& map = of_x ? x_ : y_;
-  tiles_.stretches(first + from, last, [&](int64_t n, int64_t tile_f, int64_t tile_t,
-                                           int64_t count, int64_t at) {
-    const int64_t row = tile_f * tiles_.mf - (of_x ? tiles_.k / 2 : 0);
-    const int64_t rows = of_x ? tiles_.rows : tiles_.mf;
-    const WinogradInput in{
-        .x = (of_x ? x : dy) + n * map.image() + row * map.row() + b * map.panel(),
-        .x_row = map.row(),
-        .first_row = std::max<int64_t>(0, -row),
-        .last_row = std::min(rows, map.f - row),
-        .t = map.t,
-        .tile = tile_t,
-        .count = count,
-        .v = (of_x ? v : d) + (b * chunk_ + from + at) * kChannelBlock,
-        .v_point = of_x ? v_point_ : d_point_};
-    of_x ? wk_.input(in) : wk_.gradient(in);
-  });
+  tiles_.stretches(first + from, last,
+                   [&](int64_t n, int64_t tile_f, int64_t tile_t, int64_t count, int64_t at) {
+                     const int64_t row = tile_f * tiles_.mf - (of_x ? tiles_.k / 2 : 0);
+                     const int64_t rows = of_x ? tiles_.rows : tiles_.mf;
+                     const WinogradInput in{
+                         .x = (of_x ? x : dy) + n * map.image() + row * map.row() + b * map.panel(),
+                         .x_row = map.row(),
+                         .first_row = std::max<int64_t>(0, -row),
+                         .last_row = std::min(rows, map.f - row),
+                         .t = map.t,
+                         .tile = tile_t,
+                         .count = count,
+                         .v = (of_x ? v : d) + (b * chunk_ + from + at) * kChannelBlock,
+                         .v_point = of_x ? v_point_ : d_point_};
+                     of_x ? wk_.input(in) : wk_.gradient(in);
+                   });
 }
 
 void WinogradWeightConv::unit(int64_t index, int64_t tiles, bool start, bool end, const float* v,

@@ -17,8 +17,8 @@ namespace {
 
 using namespace backends;
 
-constexpr size_t kAlignment = 64;        // a cache line, and the widest vector
-constexpr size_t kHugePage = 2u << 20;   // large runs are aligned so that huge pages can back them
+constexpr size_t kAlignment = 64;       // a cache line, and the widest vector
+constexpr size_t kHugePage = 2u << 20;  // large runs are aligned so that huge pages can back them
 
 class HostMemory final : public Memory {
  public:
@@ -124,8 +124,8 @@ class CpuDevice final : public Device {
     info_.detail = tier_name(tier());
     info_.threads = pool_.size();
 #if defined(__linux__)
-    info_.memory_bytes = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) *
-                         static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    info_.memory_bytes =
+        static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
 #endif
   }
 
@@ -195,10 +195,12 @@ std::unique_ptr<backends::Memory> make_cpu_memory(size_t bytes) {
 
 int64_t floats(const ops::TensorSpec& v) {
   switch (v.form) {
-    case ops::Form::map: return map_of(v).size();
+    case ops::Form::map:
+      return map_of(v).size();
     case ops::Form::filter:
       return Filter{v.shape[0], v.shape[1], v.shape[2], v.shape[3]}.size();
-    default: return v.shape.size();
+    default:
+      return v.shape.size();
   }
 }
 

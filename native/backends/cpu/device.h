@@ -20,7 +20,8 @@ struct Context {
 };
 
 // One factory an op, in nodes/*.cpp.
-#define PANNS_OP(name, Attrs) std::unique_ptr<Kernel> make_##name(const NodeSpec& node, Context& context);
+#define PANNS_OP(name, Attrs) \
+  std::unique_ptr<Kernel> make_##name(const NodeSpec& node, Context& context);
 #include "ops/list.inc"
 #undef PANNS_OP
 

@@ -27,9 +27,9 @@ struct Map {
 
   constexpr int64_t block() const { return c == 1 ? 1 : kChannelBlock; }
   constexpr int64_t blocks() const { return (c + block() - 1) / block(); }
-  constexpr int64_t panel() const { return t * block(); }           // floats of one (n, f, block)
-  constexpr int64_t row() const { return blocks() * panel(); }      // floats of one (n, f)
-  constexpr int64_t image() const { return f * row(); }             // floats of one n
+  constexpr int64_t panel() const { return t * block(); }       // floats of one (n, f, block)
+  constexpr int64_t row() const { return blocks() * panel(); }  // floats of one (n, f)
+  constexpr int64_t image() const { return f * row(); }         // floats of one n
   constexpr int64_t size() const { return n * image(); }
   constexpr int64_t at(int64_t in, int64_t ic, int64_t it, int64_t jf) const {
     return in * image() + jf * row() + ic / block() * panel() + it * block() + ic % block();

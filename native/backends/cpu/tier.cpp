@@ -39,9 +39,12 @@ Tier tier() {
 
 const char* tier_name(Tier t) {
   switch (t) {
-    case Tier::avx512: return "avx512";
-    case Tier::avx2: return "avx2";
-    default: return "scalar";
+    case Tier::avx512:
+      return "avx512";
+    case Tier::avx2:
+      return "avx2";
+    default:
+      return "scalar";
   }
 }
 

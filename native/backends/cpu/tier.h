@@ -17,25 +17,25 @@ const char* tier_name(Tier tier);
 
 // Declares a kernel table `name` of type `Table` in each tier's namespace, and name() to pick one.
 #if defined(__x86_64__)
-#define PANNS_TIERED(Table, name)          \
-  namespace scalar {                       \
-  extern const Table name;                 \
-  }                                        \
-  namespace avx2 {                         \
-  extern const Table name;                 \
-  }                                        \
-  namespace avx512 {                       \
-  extern const Table name;                 \
-  }                                        \
-  inline const Table& name(Tier t) {       \
+#define PANNS_TIERED(Table, name)                                                          \
+  namespace scalar {                                                                       \
+  extern const Table name;                                                                 \
+  }                                                                                        \
+  namespace avx2 {                                                                         \
+  extern const Table name;                                                                 \
+  }                                                                                        \
+  namespace avx512 {                                                                       \
+  extern const Table name;                                                                 \
+  }                                                                                        \
+  inline const Table& name(Tier t) {                                                       \
     return t == Tier::avx512 ? avx512::name : t == Tier::avx2 ? avx2::name : scalar::name; \
-  }                                        \
+  }                                                                                        \
   inline const Table& name() { return name(tier()); }
 #else
-#define PANNS_TIERED(Table, name) \
-  namespace scalar {              \
-  extern const Table name;        \
-  }                               \
+#define PANNS_TIERED(Table, name)                         \
+  namespace scalar {                                      \
+  extern const Table name;                                \
+  }                                                       \
   inline const Table& name(Tier) { return scalar::name; } \
   inline const Table& name() { return scalar::name; }
 #endif

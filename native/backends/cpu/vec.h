@@ -17,8 +17,8 @@
 namespace panns::cpu::PANNS_TIER {
 
 constexpr int kLanes = PANNS_LANES;
-constexpr int kBlock = 16;                  // channels of one layout block, on every tier
-constexpr int kVecs = kBlock / kLanes;      // vectors that hold one block
+constexpr int kBlock = 16;              // channels of one layout block, on every tier
+constexpr int kVecs = kBlock / kLanes;  // vectors that hold one block
 
 typedef float V __attribute__((vector_size(PANNS_LANES * 4)));
 typedef float VU __attribute__((vector_size(PANNS_LANES * 4), aligned(4), may_alias));

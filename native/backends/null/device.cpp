@@ -39,7 +39,9 @@ class NullStream final : public Stream {
     // The host's memory may be reused at once, as with staged uploads.
     std::vector<std::byte> staged(static_cast<const std::byte*>(host),
                                   static_cast<const std::byte*>(host) + bytes);
-    push([device, staged] { std::copy(staged.begin(), staged.end(), static_cast<std::byte*>(device)); });
+    push([device, staged] {
+      std::copy(staged.begin(), staged.end(), static_cast<std::byte*>(device));
+    });
   }
   void download(void* host, const void* device, size_t bytes) override {
     push([=] {

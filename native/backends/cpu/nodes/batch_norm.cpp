@@ -19,7 +19,8 @@ BatchNorm norm_of(const ops::BatchNormAttrs& a) {
 }  // namespace
 
 bool supports_batch_norm(const NodeSpec& node) {
-  return batch_norm_supported(norm_of(ops::as<ops::BatchNormAttrs>(node.attrs)), map_of(node.in[0]));
+  return batch_norm_supported(norm_of(ops::as<ops::BatchNormAttrs>(node.attrs)),
+                              map_of(node.in[0]));
 }
 
 // (x, gamma, beta, running_mean, running_var) to y, in training to (y, mean, invstd)
@@ -27,23 +28,24 @@ std::unique_ptr<Kernel> make_batch_norm(const NodeSpec& node, Context& context) 
   const auto& a = ops::as<ops::BatchNormAttrs>(node.attrs);
   const Map map = map_of(node.in[0]);
   const BatchNorm norm = norm_of(a);
-  return adapt(static_cast<size_t>(batch_norm_workspace(norm, map)),
-               [=, mask = a.dropout.mask, training = a.training, &pool = context.pool](const Args& args) {
-                 BatchNorm n = norm;
-                 n.dropout.random = random_stream(args, mask);
-                 if (!training) {
-                   batch_norm_eval(pool, n, map,
-                                   {in(args, 0), in(args, 1), in(args, 2), in(args, 3), in(args, 4),
-                                    out(args, 0)},
-                                   scratch(args));
-                   return;
-                 }
-                 batch_norm_train(pool, n, map,
-                                  {in(args, 0), in(args, 1), in(args, 2),
-                                   static_cast<float*>(args.in[3]), static_cast<float*>(args.in[4]),
-                                   out(args, 1), out(args, 2), out(args, 0)},
-                                  scratch(args));
-               });
+  return adapt(
+      static_cast<size_t>(batch_norm_workspace(norm, map)),
+      [=, mask = a.dropout.mask, training = a.training, &pool = context.pool](const Args& args) {
+        BatchNorm n = norm;
+        n.dropout.random = random_stream(args, mask);
+        if (!training) {
+          batch_norm_eval(
+              pool, n, map,
+              {in(args, 0), in(args, 1), in(args, 2), in(args, 3), in(args, 4), out(args, 0)},
+              scratch(args));
+          return;
+        }
+        batch_norm_train(
+            pool, n, map,
+            {in(args, 0), in(args, 1), in(args, 2), static_cast<float*>(args.in[3]),
+             static_cast<float*>(args.in[4]), out(args, 1), out(args, 2), out(args, 0)},
+            scratch(args));
+      });
 }
 
 // (x, gamma, beta, mean, invstd, dy) to (dx, dgamma, dbeta)
@@ -54,17 +56,17 @@ std::unique_ptr<Kernel> make_batch_norm_backward(const NodeSpec& node, Context& 
   // dgamma and dbeta may be unused (frozen); the kernel writes them all the same.
   const auto features = static_cast<size_t>(batch_norm_params(norm, map));
   const size_t own = static_cast<size_t>(batch_norm_workspace(norm, map) + 63) / 64 * 64;
-  return adapt(own + 2 * features * sizeof(float),
-               [=, mask = a.dropout.mask, &pool = context.pool](const Args& args) {
-                 BatchNorm n = norm;
-                 n.dropout.random = random_stream(args, mask);
-                 auto* spare = reinterpret_cast<float*>(scratch(args) + own);
-                 batch_norm_backward(pool, n, map,
-                                     {in(args, 0), in(args, 1), in(args, 2), in(args, 3), in(args, 4),
-                                      in(args, 5), out(args, 0), args.out[1] ? out(args, 1) : spare,
-                                      args.out[2] ? out(args, 2) : spare + features},
-                                     scratch(args));
-               });
+  return adapt(own + 2 * features * sizeof(float), [=, mask = a.dropout.mask,
+                                                    &pool = context.pool](const Args& args) {
+    BatchNorm n = norm;
+    n.dropout.random = random_stream(args, mask);
+    auto* spare = reinterpret_cast<float*>(scratch(args) + own);
+    batch_norm_backward(
+        pool, n, map,
+        {in(args, 0), in(args, 1), in(args, 2), in(args, 3), in(args, 4), in(args, 5), out(args, 0),
+         args.out[1] ? out(args, 1) : spare, args.out[2] ? out(args, 2) : spare + features},
+        scratch(args));
+  });
 }
 
 }  // namespace panns::cpu

@@ -107,10 +107,11 @@ std::unique_ptr<Kernel> make_conv_backward_weight(const NodeSpec& node, Context&
   auto conv = std::make_shared<Conv>(shape_of(a, node.in[0].shape), ConvPass::backward_weight,
                                      options_of(a, context));
   const Map map = map_of(node.in[1]);
-  return adapt(conv->workspace(), [conv, map, bias = a.bias, &pool = context.pool](const Args& args) {
-    conv->backward_weight(pool, in(args, 0), in(args, 1), out(args, 0), args.workspace);
-    if (bias && args.out[1] != nullptr) bias_gradient(pool, map, in(args, 1), out(args, 1));
-  });
+  return adapt(
+      conv->workspace(), [conv, map, bias = a.bias, &pool = context.pool](const Args& args) {
+        conv->backward_weight(pool, in(args, 0), in(args, 1), out(args, 0), args.workspace);
+        if (bias && args.out[1] != nullptr) bias_gradient(pool, map, in(args, 1), out(args, 1));
+      });
 }
 
 // (w, gamma, beta, mean, var) to (w gamma / sqrt(var + eps), beta - mean gamma / sqrt(var + eps))
@@ -119,8 +120,8 @@ std::unique_ptr<Kernel> make_fold_batch_norm(const NodeSpec& node, Context& cont
   const Filter filter{w[0], w[1], w[2], w[3]};
   const double eps = ops::as<ops::FoldAttrs>(node.attrs).eps;
   return adapt(0, [filter, eps, &pool = context.pool](const Args& args) {
-    const float *weight = in(args, 0), *gamma = in(args, 1), *beta = in(args, 2), *mean = in(args, 3),
-                *var = in(args, 4);
+    const float *weight = in(args, 0), *gamma = in(args, 1), *beta = in(args, 2),
+                *mean = in(args, 3), *var = in(args, 4);
     float *folded = out(args, 0), *bias = out(args, 1);
     const int64_t per_block = filter.size() / filter.out_blocks();
     pool.run(filter.out_blocks(), [&](int64_t block, int) {

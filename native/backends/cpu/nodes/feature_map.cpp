@@ -18,7 +18,8 @@ std::unique_ptr<Kernel> elementwise(Activation kind, const NodeSpec& node, Conte
   });
 }
 
-std::unique_ptr<Kernel> elementwise_backward(Activation kind, const NodeSpec& node, Context& context) {
+std::unique_ptr<Kernel> elementwise_backward(Activation kind, const NodeSpec& node,
+                                             Context& context) {
   const int64_t count = floats(node.in[0]);
   return adapt(0, [=, &pool = context.pool](const Args& args) {
     activation_backward(pool, kind, count, in(args, 0), in(args, 1), out(args, 0));
@@ -41,9 +42,12 @@ Pool pool_of(const ops::PoolAttrs& a) {
 
 TimeReduce time_of(ops::ReduceKind kind) {
   switch (kind) {
-    case ops::ReduceKind::mean: return TimeReduce::mean;
-    case ops::ReduceKind::max: return TimeReduce::max;
-    default: return TimeReduce::max_mean;
+    case ops::ReduceKind::mean:
+      return TimeReduce::mean;
+    case ops::ReduceKind::max:
+      return TimeReduce::max;
+    default:
+      return TimeReduce::max_mean;
   }
 }
 

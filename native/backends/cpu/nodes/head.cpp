@@ -1,12 +1,12 @@
 // Linear layers, losses, optimizers and the front-end.
+#include <algorithm>
+#include <cmath>
+
 #include "backends/cpu/linear.h"
 #include "backends/cpu/logmel.h"
 #include "backends/cpu/losses.h"
 #include "backends/cpu/nodes/adapter.h"
 #include "backends/cpu/optimizer.h"
-
-#include <algorithm>
-#include <cmath>
 
 namespace panns::cpu {
 namespace {
@@ -34,9 +34,10 @@ std::unique_ptr<Kernel> make_logmel(const NodeSpec& node, Context& context) {
   config.validate();
   auto logmel = std::make_shared<Logmel>(config, context.pool.size());
   const Shape x = node.in[0].shape;
-  return adapt(static_cast<size_t>(logmel->workspace_bytes()), [=, &pool = context.pool](const Args& args) {
-    logmel->run(pool, in(args, 0), x[0], x[1], LogmelOutput::map, out(args, 0), args.workspace);
-  });
+  return adapt(
+      static_cast<size_t>(logmel->workspace_bytes()), [=, &pool = context.pool](const Args& args) {
+        logmel->run(pool, in(args, 0), x[0], x[1], LogmelOutput::map, out(args, 0), args.workspace);
+      });
 }
 
 // (x, w[, b])
@@ -51,8 +52,10 @@ std::unique_ptr<Kernel> make_linear(const NodeSpec& node, Context& context) {
 // (dy, w) to dx
 std::unique_ptr<Kernel> make_linear_backward_data(const NodeSpec& node, Context& context) {
   const Linear shape = linear_of(node.in[0].shape, node.in[1].shape, false);
-  return adapt(static_cast<size_t>(linear_workspace(shape)), [=, &pool = context.pool](const Args& args) {
-    linear_backward(pool, shape, {nullptr, in(args, 1), nullptr, in(args, 0), out(args, 0), nullptr, nullptr},
+  return adapt(static_cast<size_t>(linear_workspace(shape)), [=, &pool = context.pool](
+                                                                 const Args& args) {
+    linear_backward(pool, shape,
+                    {nullptr, in(args, 1), nullptr, in(args, 0), out(args, 0), nullptr, nullptr},
                     scratch(args));
   });
 }
@@ -61,19 +64,21 @@ std::unique_ptr<Kernel> make_linear_backward_data(const NodeSpec& node, Context&
 std::unique_ptr<Kernel> make_linear_backward_weight(const NodeSpec& node, Context& context) {
   const Linear shape = linear_of(node.in[0].shape, node.out[0].shape, false);
   const bool bias = ops::as<ops::LinearAttrs>(node.attrs).bias;
-  return adapt(static_cast<size_t>(linear_workspace(shape)), [=, &pool = context.pool](const Args& args) {
-    linear_backward(pool, shape,
-                    {in(args, 0), nullptr, nullptr, in(args, 1), nullptr, out(args, 0),
-                     bias ? out(args, 1) : nullptr},
-                    scratch(args));
-  });
+  return adapt(static_cast<size_t>(linear_workspace(shape)),
+               [=, &pool = context.pool](const Args& args) {
+                 linear_backward(pool, shape,
+                                 {in(args, 0), nullptr, nullptr, in(args, 1), nullptr, out(args, 0),
+                                  bias ? out(args, 1) : nullptr},
+                                 scratch(args));
+               });
 }
 
 std::unique_ptr<Kernel> make_bce(const NodeSpec& node, Context& context) {
   const Shape p = node.in[0].shape;
-  return adapt(static_cast<size_t>(loss_workspace(p[0])), [=, &pool = context.pool](const Args& args) {
-    bce(pool, p[0], p[1], in(args, 0), in(args, 1), out(args, 0), scratch(args));
-  });
+  return adapt(static_cast<size_t>(loss_workspace(p[0])),
+               [=, &pool = context.pool](const Args& args) {
+                 bce(pool, p[0], p[1], in(args, 0), in(args, 1), out(args, 0), scratch(args));
+               });
 }
 std::unique_ptr<Kernel> make_bce_backward(const NodeSpec& node, Context& context) {
   const Shape p = node.in[0].shape;
@@ -83,9 +88,10 @@ std::unique_ptr<Kernel> make_bce_backward(const NodeSpec& node, Context& context
 }
 std::unique_ptr<Kernel> make_cross_entropy(const NodeSpec& node, Context& context) {
   const Shape z = node.in[0].shape;
-  return adapt(static_cast<size_t>(loss_workspace(z[0])), [=, &pool = context.pool](const Args& args) {
-    cross_entropy(pool, z[0], z[1], in(args, 0), in(args, 1), out(args, 0), scratch(args));
-  });
+  return adapt(
+      static_cast<size_t>(loss_workspace(z[0])), [=, &pool = context.pool](const Args& args) {
+        cross_entropy(pool, z[0], z[1], in(args, 0), in(args, 1), out(args, 0), scratch(args));
+      });
 }
 std::unique_ptr<Kernel> make_cross_entropy_backward(const NodeSpec& node, Context& context) {
   const Shape z = node.in[0].shape;
@@ -135,8 +141,9 @@ std::unique_ptr<Kernel> make_sgd(const NodeSpec& node, Context& context) {
   const int64_t count = node.in[0].shape.size();
   return adapt(0, [=, &pool = context.pool](const Args& args) {
     const backends::StepState& state = *args.state;
-    sgd(pool, {state.lr, a.momentum, a.weight_decay, a.nesterov}, state.grad_scale, count, in(args, 1),
-        static_cast<float*>(args.in[0]), a.momentum > 0 ? static_cast<float*>(args.in[2]) : nullptr);
+    sgd(pool, {state.lr, a.momentum, a.weight_decay, a.nesterov}, state.grad_scale, count,
+        in(args, 1), static_cast<float*>(args.in[0]),
+        a.momentum > 0 ? static_cast<float*>(args.in[2]) : nullptr);
   });
 }
 

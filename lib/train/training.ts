@@ -1,0 +1,106 @@
+import { decodeClips } from '../audio/load.js';
+import type { Dataset } from '../data/dataset.js';
+import {
+  type BatchLoader,
+  createBatchLoader,
+  type Decode,
+  type LoaderState,
+} from '../data/loader.js';
+import { balancedSampler, uniformSampler } from '../data/sampler.js';
+import { checkOptions, PannsError } from '../errors.js';
+import type { Model } from '../inference/model.js';
+import { checkClasses, clipSamples, singleLabels } from './evaluate.js';
+import type { Recipe } from './recipe.js';
+
+/** Where checkpoints go. */
+export interface CheckpointOptions {
+  folder: string;
+  /** In steps; default once an epoch. The last step is always kept. */
+  every?: number | undefined;
+  /** How many to keep; default 2. */
+  keep?: number | undefined;
+}
+
+/** What to train on, and what goes along with it. */
+export interface TrainingOptions {
+  /** The clips to learn from. */
+  dataset?: Dataset | undefined;
+  /**
+   * Instead of `dataset`: makes a loader of batches of the recipe's size that goes on from `state`.
+   */
+  loader?: ((state: LoaderState | undefined) => BatchLoader) | undefined;
+  /** Clips to evaluate on. */
+  validation?: Dataset | undefined;
+  /** Reads clips; default audio files. */
+  decode?: Decode | undefined;
+  /** Whether decoded clips stay in memory; default `'memory-int16'`. */
+  cache?: 'memory-int16' | 'none' | undefined;
+  checkpoint?: CheckpointOptions | undefined;
+  /** Stops the training after the step under way. */
+  signal?: AbortSignal | undefined;
+}
+
+/** The names of {@link TrainingOptions}. */
+export const trainingOptionNames: readonly (keyof TrainingOptions)[] = [
+  ...(['dataset', 'loader', 'validation', 'decode', 'cache', 'checkpoint', 'signal'] as const),
+];
+
+/**
+ * Checks data against model and recipe; returns the steps of an epoch, which train on as many examples
+ * as the data set has clips.
+ *
+ * @throws PannsError `ERR_PANNS_OPTION`, `ERR_PANNS_DATA`
+ */
+export function checkTraining(model: Model, recipe: Recipe, options: TrainingOptions): number {
+  const { dataset, loader, validation, checkpoint } = options;
+  const { loss, batchSize, steps } = recipe;
+  if ((dataset === undefined) === (loader === undefined)) {
+    throw trainerError('expected either dataset or loader');
+  }
+  checkOptions(checkpoint, ['folder', 'every', 'keep'], 'checkpoint');
+  const { every, keep } = checkpoint ?? {};
+  for (const [name, value] of Object.entries({ every, keep })) {
+    if (value === undefined || (Number.isSafeInteger(value) && value >= 1)) continue;
+    throw trainerError(`expected checkpoint.${name} to be a whole number >= 1, got ${value}`);
+  }
+  for (const data of [dataset, validation]) {
+    if (data === undefined) continue;
+    checkClasses(model, data);
+    if (loss === 'bce' || singleLabels(data.clips) !== undefined) continue;
+    throw trainerError('expected one label a clip for cross_entropy; use bce with sigmoid');
+  }
+  if (dataset !== undefined) return Math.max(1, Math.ceil(dataset.clips.length / batchSize));
+  if (steps !== undefined) return steps;
+  throw trainerError('expected steps beside a loader, whose epochs have no known length');
+}
+
+/** The loader of a training's batches, which goes on from `state`. */
+export function createTrainingLoader(
+  model: Model,
+  recipe: Recipe,
+  { dataset, loader, cache, decode = decodeClips }: TrainingOptions,
+  state: LoaderState | undefined,
+): BatchLoader {
+  if (dataset === undefined) return (loader as NonNullable<typeof loader>)(state);
+  const { batchSize, mixupAlpha, sampler, seed, clipSeconds } = recipe;
+  const { clips } = dataset;
+  const { classCount: classes, sampleRate } = model;
+  const labels = clips.map((clip) => clip.labels);
+  return createBatchLoader(
+    {
+      ...{ clips, classes, batchSize, seed, cache, sampleRate, decode },
+      samplesPerClip: clipSamples(model, clipSeconds),
+      sampler:
+        sampler === 'uniform'
+          ? uniformSampler(clips.length, seed)
+          : balancedSampler(labels, classes, seed),
+      ...(mixupAlpha > 0 ? { mixup: true, mixupAlpha } : {}),
+    },
+    state,
+  );
+}
+
+/** An option that does not fit; `what` says what was expected. */
+export function trainerError(what: string): PannsError {
+  return new PannsError('ERR_PANNS_OPTION', what, { where: 'Trainer' });
+}
