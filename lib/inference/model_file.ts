@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { checkOptions, PannsError } from '../errors.js';
 import {
   openSafetensors,
@@ -5,6 +6,7 @@ import {
   type SafetensorsTensor,
 } from '../io/safetensors.js';
 import type { StateEntry } from '../models/graph.js';
+import { describeModel } from '../models/index.js';
 import type { ModelDescription } from '../models/row.js';
 import { type DeviceChoice, type Model, placeModel } from './model.js';
 
@@ -91,10 +93,35 @@ function readDescription(text: string | undefined, path: string): ModelDescripti
     throw damaged('the description of the model is incomplete');
   }
   const known = { name, config, labels, embeddingSize, minimumSamples, spec, stateDict };
-  return known as unknown as ModelDescription;
+  return verified(known as unknown as ModelDescription, path);
 }
 
 const CONFIG_NUMBERS = ['sampleRate', 'windowSize', 'hopSize', 'melBins', 'fmin', 'fmax'];
+
+/**
+ * A description that the package itself would make of the same options. A file's own word on its
+ * graph, sizes and names is not taken: they could contradict each other, or ask for any memory.
+ */
+function verified(description: ModelDescription, path: string): ModelDescription {
+  const { name, config, labels } = description;
+  let rebuilt: ModelDescription;
+  try {
+    rebuilt = describeModel(name, { ...config, classes: labels ?? config.classes });
+  } catch (cause) {
+    const what = `the description of the model is not valid: ${(cause as Error).message}`;
+    throw new PannsError('ERR_PANNS_CHECKPOINT', what, { where: path, cause });
+  }
+  // Through JSON, which the file's description has been through.
+  if (isDeepStrictEqual(JSON.parse(JSON.stringify(rebuilt)), withoutUndefined(description))) {
+    return rebuilt;
+  }
+  const what = `the description of the model is not that of ${name} with its options`;
+  throw new PannsError('ERR_PANNS_CHECKPOINT', what, { where: path });
+}
+
+function withoutUndefined(value: object): object {
+  return Object.fromEntries(Object.entries(value).filter(([, item]) => item !== undefined));
+}
 
 function isEntry(value: unknown): value is StateEntry {
   if (!isObject(value)) return false;

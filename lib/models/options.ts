@@ -61,6 +61,9 @@ export function logmelDefaults(sampleRate: number): LogmelOptions {
   };
 }
 
+/** A checkpoint holds the DFT as two (window / 2 + 1, window) tensors: 268 MB at this length. */
+const MOST_WINDOW = 8192;
+
 /**
  * Fills in the defaults and checks every option.
  *
@@ -82,6 +85,8 @@ export function resolveOptions(options: ModelOptions = {}): ModelConfig {
   const known = ACTIVATIONS.includes(activation);
   check('activation', activation, known, `one of ${ACTIVATIONS.join(', ')}`);
   const logmel = resolveLogmel(options);
+  const { windowSize } = logmel;
+  check('windowSize', windowSize, windowSize <= MOST_WINDOW, `at most ${MOST_WINDOW} samples`);
   return {
     classes: count,
     ...logmel,

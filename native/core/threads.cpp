@@ -61,15 +61,26 @@ void ThreadPool::stop() {
 
 void ThreadPool::work(int slot) {
   for (;;) {
-    const int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
-    if (i >= count_ || cancelled()) break;
-    try {
-      fn_(ctx_, i, slot);
-    } catch (...) {
-      std::lock_guard<std::mutex> lock(error_mutex_);
-      if (!error_) error_ = std::current_exception();
-      next_.store(count_, std::memory_order_relaxed);
+    const uint64_t ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
+    const int64_t count = count_.load(std::memory_order_acquire);
+    const Fn fn = fn_.load(std::memory_order_acquire);
+    void* ctx = ctx_.load(std::memory_order_acquire);
+    // The generation moves before count, fn and ctx do: unless it is still the ticket's, these may
+    // belong to a later run, and the ticket to one that has no indices left.
+    if (generation_.load(std::memory_order_acquire) != static_cast<uint32_t>(ticket >> 32)) return;
+    const auto index = static_cast<int64_t>(ticket & 0xffffffffu);
+    if (index >= count) return;
+    // After an error or a cancel the indices left are drawn and dropped.
+    if (!failed_.load(std::memory_order_relaxed) && !cancelled()) {
+      try {
+        fn(ctx, index, slot);
+      } catch (...) {
+        std::lock_guard<std::mutex> lock(error_mutex_);
+        if (!error_) error_ = std::current_exception();
+        failed_ = true;
+      }
     }
+    done_.fetch_add(1, std::memory_order_release);
   }
 }
 
@@ -77,43 +88,48 @@ void ThreadPool::worker(int slot) {
   uint32_t seen = 0;
   for (;;) {
     int spins = 0;
-    while (generation_.load(std::memory_order_acquire) == seen && !stop_) {
+    while (drawn() == seen && !stop_) {
       if (++spins < kSpins) {
         pause();
         continue;
       }
       std::unique_lock<std::mutex> lock(mutex_);
       ++asleep_;
-      wake_.wait(lock, [&] { return generation_.load() != seen || stop_; });
+      wake_.wait(lock, [&] { return drawn() != seen || stop_; });
       --asleep_;
     }
     if (stop_) return;
-    seen = generation_.load(std::memory_order_acquire);
+    seen = drawn();
     work(slot);
-    running_.fetch_sub(1, std::memory_order_release);
   }
 }
 
+// The caller waits for indices, not for threads: on a busy machine a worker may wake after all is
+// done, and nobody should wait for that.
 void ThreadPool::run_erased(int64_t count, Fn fn, void* ctx) {
   if (count <= 0) return;
   if (size_ == 1 || count == 1) {
     for (int64_t i = 0; i < count && !cancelled(); ++i) fn(ctx, i, 0);
     return;
   }
-  fn_ = fn;
-  ctx_ = ctx;
-  count_ = count;
+  PANNS_CHECK(count < (int64_t{1} << 31), "ERR_PANNS_INTERNAL", "threads",
+              "expected fewer than 2^31 pieces of work, got ", count);
   error_ = nullptr;
-  next_.store(0, std::memory_order_relaxed);
-  running_.store(size_ - 1, std::memory_order_relaxed);
+  failed_ = false;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    generation_.fetch_add(1, std::memory_order_release);
+    const uint32_t generation = generation_.load() + 1;
+    generation_.store(generation);
+    done_.store(0);
+    count_.store(count);
+    fn_.store(fn);
+    ctx_.store(ctx);
+    ticket_.store(static_cast<uint64_t>(generation) << 32);
   }
   if (asleep_.load() > 0) wake_.notify_all();
   work(0);
   int spins = 0;
-  while (running_.load(std::memory_order_acquire) > 0) {
+  while (done_.load(std::memory_order_acquire) < count) {
     if (++spins < kSpins) {
       pause();
     } else {

@@ -42,24 +42,30 @@ class ThreadPool {
  private:
   using Fn = void (*)(void*, int64_t, int);
   void run_erased(int64_t count, Fn fn, void* ctx);
+  // The generation whose tickets are being drawn: set last, when a run is all there.
+  uint32_t drawn() const {
+    return static_cast<uint32_t>(ticket_.load(std::memory_order_acquire) >> 32);
+  }
   bool cancelled() const { return cancel_ != nullptr && cancel_->load(std::memory_order_relaxed); }
   void stop();  // ends and joins the workers
   void work(int slot);
   void worker(int slot);
 
+  // What a run hands out. A ticket is (generation << 32 | index); a thread that wakes late may draw
+  // one of a run that has ended, and must not take it for one of the next.
   int size_;
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::atomic<uint32_t> generation_{0};
-  std::atomic<int64_t> next_{0};
-  std::atomic<int> running_{0};
+  std::atomic<uint64_t> ticket_{0};
+  std::atomic<int64_t> count_{0};
+  std::atomic<Fn> fn_{nullptr};
+  std::atomic<void*> ctx_{nullptr};
+  std::atomic<int64_t> done_{0};  // indices finished in this run
   std::atomic<int> asleep_{0};
-  std::atomic<bool> stop_{false};
+  std::atomic<bool> stop_{false}, failed_{false};
   const std::atomic<bool>* cancel_ = nullptr;
-  Fn fn_ = nullptr;
-  void* ctx_ = nullptr;
-  int64_t count_ = 0;
   std::exception_ptr error_;
   std::mutex error_mutex_;
 };

@@ -45,7 +45,7 @@ export const tolerances = {
     probe: { atol: 0, rtol: 5e-6, why: 'central differences in float64, then a float32 result' },
     difference: {
       atol: 0,
-      rtol: 2e-2,
+      rtol: 5e-2,
       why: 'central differences of a float32 loss: its rounding over the step, and kinks of ReLU',
     },
     reordered: {
@@ -53,7 +53,7 @@ export const tolerances = {
       rtol: 256 * U,
       why: 'the same network, fused and not: other orders of the same sums',
     },
-    output: { atol: 0, rtol: 1e-5, why: 'a whole network in float against float64' },
+    output: { atol: 0, rtol: 2e-5, why: 'a whole network in float against float64' },
     gradient: {
       atol: 0,
       rtol: 5e-5,
@@ -66,10 +66,10 @@ export const tolerances = {
         'as gradient, by the Euclidean norm: of a million ReLUs some go the other way in float; ' +
         "PyTorch's own float32 is off by up to 1e-2 here",
     },
-    running: { atol: 0, rtol: 2e-6, why: 'running statistics: one tenth of the batch statistics' },
+    running: { atol: 0, rtol: 1e-5, why: 'running statistics: one tenth of the batch statistics' },
     losses: {
       atol: 0,
-      rtol: 2e-4,
+      rtol: 1e-4,
       why: "ten steps: Adam's first steps move each weight by lr times the sign of its gradient",
     },
   },

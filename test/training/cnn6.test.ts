@@ -37,7 +37,7 @@ const recipes = {
   'SGD with momentum, bce': {
     loss: 'bce',
     optimizer: { kind: 'sgd', attrs: { momentum: 0.9 } },
-    lr: 1e-2,
+    lr: 1e-3,
     batch: 4,
     mixup: false,
   },

@@ -16,6 +16,24 @@ BatchNorm norm_of(const ops::BatchNormAttrs& a) {
   return norm;
 }
 
+// The kernels always write two rows of features beside the map. Where nobody wants them (a frozen
+// norm has no backward and no gradients) they go to scratch memory.
+class Spare {
+ public:
+  Spare(const BatchNorm& norm, const Map& map)
+      : own_(static_cast<size_t>(batch_norm_workspace(norm, map) + 63) / 64 * 64),
+        features_(static_cast<size_t>(batch_norm_params(norm, map))) {}
+  size_t bytes() const { return own_ + 2 * features_ * sizeof(float); }
+  // Output 1 or 2 of the node.
+  float* or_spare(const Args& args, size_t i) const {
+    if (args.out[i] != nullptr) return out(args, i);
+    return reinterpret_cast<float*>(scratch(args) + own_) + (i - 1) * features_;
+  }
+
+ private:
+  size_t own_, features_;
+};
+
 }  // namespace
 
 bool supports_batch_norm(const NodeSpec& node) {
@@ -28,24 +46,24 @@ std::unique_ptr<Kernel> make_batch_norm(const NodeSpec& node, Context& context) 
   const auto& a = ops::as<ops::BatchNormAttrs>(node.attrs);
   const Map map = map_of(node.in[0]);
   const BatchNorm norm = norm_of(a);
-  return adapt(
-      static_cast<size_t>(batch_norm_workspace(norm, map)),
-      [=, mask = a.dropout.mask, training = a.training, &pool = context.pool](const Args& args) {
-        BatchNorm n = norm;
-        n.dropout.random = random_stream(args, mask);
-        if (!training) {
-          batch_norm_eval(
-              pool, n, map,
-              {in(args, 0), in(args, 1), in(args, 2), in(args, 3), in(args, 4), out(args, 0)},
-              scratch(args));
-          return;
-        }
-        batch_norm_train(
-            pool, n, map,
-            {in(args, 0), in(args, 1), in(args, 2), static_cast<float*>(args.in[3]),
-             static_cast<float*>(args.in[4]), out(args, 1), out(args, 2), out(args, 0)},
-            scratch(args));
-      });
+  const Spare spare(norm, map);
+  return adapt(spare.bytes(), [=, mask = a.dropout.mask, training = a.training,
+                               &pool = context.pool](const Args& args) {
+    BatchNorm n = norm;
+    n.dropout.random = random_stream(args, mask);
+    if (!training) {
+      batch_norm_eval(
+          pool, n, map,
+          {in(args, 0), in(args, 1), in(args, 2), in(args, 3), in(args, 4), out(args, 0)},
+          scratch(args));
+      return;
+    }
+    batch_norm_train(pool, n, map,
+                     {in(args, 0), in(args, 1), in(args, 2), static_cast<float*>(args.in[3]),
+                      static_cast<float*>(args.in[4]), spare.or_spare(args, 1),
+                      spare.or_spare(args, 2), out(args, 0)},
+                     scratch(args));
+  });
 }
 
 // (x, gamma, beta, mean, invstd, dy) to (dx, dgamma, dbeta)
@@ -53,18 +71,14 @@ std::unique_ptr<Kernel> make_batch_norm_backward(const NodeSpec& node, Context& 
   const auto& a = ops::as<ops::BatchNormAttrs>(node.attrs);
   const Map map = map_of(node.in[0]);
   const BatchNorm norm = norm_of(a);
-  // dgamma and dbeta may be unused (frozen); the kernel writes them all the same.
-  const auto features = static_cast<size_t>(batch_norm_params(norm, map));
-  const size_t own = static_cast<size_t>(batch_norm_workspace(norm, map) + 63) / 64 * 64;
-  return adapt(own + 2 * features * sizeof(float), [=, mask = a.dropout.mask,
-                                                    &pool = context.pool](const Args& args) {
+  const Spare spare(norm, map);
+  return adapt(spare.bytes(), [=, mask = a.dropout.mask, &pool = context.pool](const Args& args) {
     BatchNorm n = norm;
     n.dropout.random = random_stream(args, mask);
-    auto* spare = reinterpret_cast<float*>(scratch(args) + own);
     batch_norm_backward(
         pool, n, map,
         {in(args, 0), in(args, 1), in(args, 2), in(args, 3), in(args, 4), in(args, 5), out(args, 0),
-         args.out[1] ? out(args, 1) : spare, args.out[2] ? out(args, 2) : spare + features},
+         spare.or_spare(args, 1), spare.or_spare(args, 2)},
         scratch(args));
   });
 }
