@@ -29,14 +29,27 @@ async function prepare() {
     const model = await addon.createModel(spec, { device: 'cpu', threads: 0 }, work.samples);
     await model.initialise(1n);
     const session = await addon.createSession(model, spec, {
-      ...{ batch: work.batch, samples: work.samples, mixup: false, loss: 'bce', frozen: [], passesOff: [] },
+      ...{
+        batch: work.batch,
+        samples: work.samples,
+        mixup: false,
+        loss: 'bce',
+        frozen: [],
+        passesOff: [],
+      },
       optimizer: { kind: 'adam', attrs: {} },
     });
     const wave = noise(work.batch * work.samples);
     const target = new Float32Array(work.batch * 527).map((_, i) => (i % 101 === 0 ? 1 : 0));
     let step = 0;
     return () =>
-      session.step(wave, target, undefined, { seed: 1n, step: step++, lr: 1e-5, maxNorm: 0, update: true });
+      session.step(wave, target, undefined, {
+        seed: 1n,
+        step: step++,
+        lr: 1e-5,
+        maxNorm: 0,
+        update: true,
+      });
   }
   if (work.kind === 'logmel') {
     const extractor = new FeatureExtractor();

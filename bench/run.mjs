@@ -44,7 +44,9 @@ const names = positionals.length > 0 ? positionals : Object.keys(cases);
 const results = [];
 for (const name of names) {
   const { title, work, peers, goal } = cases[name];
-  const sides = new Map([['panns', await open('node', [join(here, 'own.mjs'), JSON.stringify(work)])]]);
+  const sides = new Map([
+    ['panns', await open('node', [join(here, 'own.mjs'), JSON.stringify(work)])],
+  ]);
   for (const peer of peers) {
     sides.set(peer, await open(python, [join(here, 'peer.py'), JSON.stringify(work), peer]));
   }
@@ -56,12 +58,24 @@ for (const name of names) {
   for (const [side, process] of sides) {
     const ms = times.get(side);
     const ratios = ms.map((t, i) => t / times.get('panns')[i]);
-    rows.push({ side, median: median(ms), spread: spread(ms), ratio: median(ratios), peakMiB: await process.end() });
+    rows.push({
+      side,
+      median: median(ms),
+      spread: spread(ms),
+      ratio: median(ratios),
+      peakMiB: await process.end(),
+    });
   }
   const best = Math.min(...rows.slice(1).map(({ ratio }) => ratio));
   results.push({ name, title, work, goal, best, rows });
   console.log(`\n${title}${goal ? `  (goal: ${goal}x the best peer)` : ''}`);
-  for (const { side, median: m, spread: [low, high], ratio, peakMiB } of rows) {
+  for (const {
+    side,
+    median: m,
+    spread: [low, high],
+    ratio,
+    peakMiB,
+  } of rows) {
     const rate = work.gflop ? `  ${((work.gflop / m) * 1e3).toFixed(0)} GFLOP/s` : '';
     console.log(
       `  ${side.padEnd(20)} ${m.toFixed(2).padStart(9)} ms  (${low.toFixed(2)}..${high.toFixed(2)})` +
@@ -69,12 +83,20 @@ for (const name of names) {
     );
   }
 }
-const versions = spawnSync(python, ['-c', 'import torch,numpy;print(torch.__version__,numpy.__version__)'], {
-  encoding: 'utf8',
-}).stdout.trim();
+const versions = spawnSync(
+  python,
+  ['-c', 'import torch,numpy;print(torch.__version__,numpy.__version__)'],
+  {
+    encoding: 'utf8',
+  },
+).stdout.trim();
 const report = {
   date: new Date().toISOString().slice(0, 10),
-  machine: { cpu: cpus()[0].model, cores: cpus().length, memoryGiB: Math.round(totalmem() / 2 ** 30) },
+  machine: {
+    cpu: cpus()[0].model,
+    cores: cpus().length,
+    memoryGiB: Math.round(totalmem() / 2 ** 30),
+  },
   versions: { node: process.versions.node, 'torch numpy': versions },
   rounds,
   results,

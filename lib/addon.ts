@@ -202,7 +202,11 @@ export interface NativeAddon {
   }>;
 
   probe(source: string | Uint8Array): Promise<AudioInfo>;
-  decode(source: string | Uint8Array, options: DecodeOptions, cancel?: CancelFlag): Promise<DecodedAudio>;
+  decode(
+    source: string | Uint8Array,
+    options: DecodeOptions,
+    cancel?: CancelFlag,
+  ): Promise<DecodedAudio>;
   /** Decodes clips on several threads into rows of `out` (clips, samples), over a SharedArrayBuffer. */
   loadClips(
     clips: ClipRequest[],

@@ -18,7 +18,13 @@ const folder = join(root, 'build', 'readme');
 async function prepare(): Promise<void> {
   await rm(folder, { recursive: true, force: true });
   const sampleRate = 32000;
-  const scenes = generateScenes({ count: 13, seed: 1, sampleRate, seconds: 1, classes: ['bark', 'siren'] });
+  const scenes = generateScenes({
+    count: 13,
+    seed: 1,
+    sampleRate,
+    seconds: 1,
+    classes: ['bark', 'siren'],
+  });
   for (const [i, { samples }] of scenes.clips.entries()) {
     const place = i === 12 ? '' : join('sounds', i % 2 ? 'bark' : 'siren');
     await mkdir(join(folder, place), { recursive: true });
@@ -28,7 +34,9 @@ async function prepare(): Promise<void> {
 }
 
 function blocks(text: string, language: string): string[] {
-  return [...text.matchAll(new RegExp(`^\`\`\`${language}\n(.*?)^\`\`\``, 'gms'))].map(([, code]) => code ?? '');
+  return [...text.matchAll(new RegExp(`^\`\`\`${language}\n(.*?)^\`\`\``, 'gms'))].map(
+    ([, code]) => code ?? '',
+  );
 }
 
 test('the snippets of the README run', async (t) => {

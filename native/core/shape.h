@@ -29,12 +29,13 @@ class Shape {
   // padding, sums over a graph) then stays far from overflow.
   static constexpr int64_t kMaxSize = int64_t{1} << 40;
 
-  // Number of elements; 1 for a scalar (rank 0). Throws ERR_PANNS_SHAPE beyond kMaxSize.
+  // Number of elements; 1 for a scalar (rank 0). Throws ERR_PANNS_OUT_OF_MEMORY beyond kMaxSize.
   int64_t size() const {
     int64_t n = 1;
     for (int i = 0; i < rank_; ++i) {
-      PANNS_CHECK(!__builtin_mul_overflow(n, dims_[i], &n) && n <= kMaxSize, "ERR_PANNS_SHAPE", "",
-                  "expected a tensor of at most 2^40 elements, got ", text());
+      PANNS_CHECK(!__builtin_mul_overflow(n, dims_[i], &n) && n <= kMaxSize,
+                  "ERR_PANNS_OUT_OF_MEMORY", "",
+                  "expected a tensor that memory can hold, of at most 2^40 elements, got ", text());
     }
     return n;
   }

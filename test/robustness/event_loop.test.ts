@@ -58,10 +58,11 @@ async function staysFree(t: Test, name: string, work: () => Promise<unknown>): P
   await (await import('node:fs/promises')).writeFile(path, randomBytes(64 * 1024));
   const idle = await watch(path, () => new Promise((resolve) => setTimeout(resolve, 700)));
   const busy = await watch(path, work);
-  const [before, during] = [quantile(idle.delays, 0.99), quantile(busy.delays, 0.99)];
+  // A blocked loop shows in every tick; the slowest few of a hundred show the machine's own load.
+  const [before, during] = [quantile(idle.delays, 0.9), quantile(busy.delays, 0.9)];
   const [readBefore, read] = [quantile(idle.reads, 0.5), quantile(busy.reads, 0.5)];
   t.comment(
-    `${name}: delay p99 ${during.toFixed(1)} ms (idle ${before.toFixed(1)}), worst ` +
+    `${name}: delay p90 ${during.toFixed(1)} ms (idle ${before.toFixed(1)}), worst ` +
       `${Math.max(...busy.delays).toFixed(1)}; 8 reads p50 ${read.toFixed(1)} ms (idle ${readBefore.toFixed(1)})`,
   );
   t.ok(busy.delays.length > 30, `the work lasted (${busy.delays.length} ticks)`);

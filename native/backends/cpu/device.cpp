@@ -194,13 +194,15 @@ std::unique_ptr<backends::Memory> make_cpu_memory(size_t bytes) {
 }
 
 int64_t floats(const ops::TensorSpec& v) {
+  // Also the check that the size is one that memory can hold: padding adds a factor of 256 at most.
+  const int64_t logical = v.shape.size();
   switch (v.form) {
     case ops::Form::map:
       return map_of(v).size();
     case ops::Form::filter:
       return Filter{v.shape[0], v.shape[1], v.shape[2], v.shape[3]}.size();
     default:
-      return v.shape.size();
+      return logical;
   }
 }
 
