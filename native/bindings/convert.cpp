@@ -179,9 +179,10 @@ graph::Spec to_spec(const Napi::Value& value) {
     PANNS_CHECK(item.IsObject(), "ERR_PANNS_SPEC", spec.name, "expected node ", i,
                 " to be an object");
     const auto node = item.As<Napi::Object>();
-    const std::string path = text(node, "path");
-    spec.nodes.push_back({text(node, "op"), path, strings(node.Get("inputs"), "inputs"),
-                          to_attrs(node.Get("attrs"), spec.name + "/" + path)});
+    const std::string path = text(node, "path"), op = text(node, "op");
+    spec.nodes.push_back(
+        {op, path, strings(node.Get("inputs"), "inputs"),
+         to_attrs(node.Get("attrs"), spec.name + "/" + (path.empty() ? op : path))});
   }
   const Napi::Value outputs = o.Get("outputs");
   PANNS_CHECK(outputs.IsObject(), "ERR_PANNS_SPEC", spec.name, "expected outputs as an object");

@@ -183,6 +183,7 @@ Napi::Value ModelHandle::text(const Napi::CallbackInfo& info) {
     const auto s = state();
     const int64_t batch = batch_size(info[0]), samples = sample_count(info[1]);
     const auto off = strings(info[2], "passesOff");
+    graph::check_passes(off);
     auto dump = std::make_shared<std::string>();
     return instance(info.Env())
         .compute->post(

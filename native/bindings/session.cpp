@@ -1,5 +1,6 @@
 #include "bindings/convert.h"
 #include "bindings/model.h"
+#include "graph/fuse.h"
 
 namespace panns::bindings {
 namespace {
@@ -34,6 +35,7 @@ train::SessionOptions to_session_options(const Napi::Value& value) {
   options.optimizer = to_optimizer(o.Get("optimizer"));
   options.frozen = strings(o.Get("frozen"), "frozen");
   options.passes_off = strings(o.Get("passesOff"), "passesOff");
+  graph::check_passes(options.passes_off);
   return options;
 }
 

@@ -74,6 +74,17 @@ std::vector<std::string> fusion_names() {
   return names;
 }
 
+void check_passes(const std::vector<std::string>& names) {
+  std::vector<std::string> known = fusion_names();
+  known.insert(known.end(), {"fuse", "prune", "plan", "fold_batch_norm"});
+  for (const auto& name : names) {
+    std::string list;
+    for (const auto& k : known) list += (list.empty() ? "" : ", ") + k;
+    PANNS_CHECK(std::find(known.begin(), known.end(), name) != known.end(), "ERR_PANNS_OPTION",
+                "passesOff", "unknown pass '", name, "'; expected one of ", list);
+  }
+}
+
 int fuse(Graph& g, const backends::Device& device, const std::vector<std::string>& off) {
   auto uses = g.uses();
   std::map<ValueId, Node*> maker;

@@ -15,6 +15,8 @@ int fuse(Graph& graph, const backends::Device& device, const std::vector<std::st
 
 // The rows' names, for options and tests.
 std::vector<std::string> fusion_names();
+// Throws ERR_PANNS_OPTION unless every name is a pass or a row of the table.
+void check_passes(const std::vector<std::string>& names);
 
 backends::NodeSpec node_spec(const Graph& graph, const Node& node);
 

@@ -75,6 +75,7 @@ Graph parse(const Spec& spec, const ParseOptions& options) {
       continue;
     }
     if (auto* bn = std::get_if<ops::BatchNormAttrs>(&attrs)) bn->training = options.training;
+    if (auto* conv = std::get_if<ops::ConvAttrs>(&attrs)) conv->frozen = !options.training;
     if (def.params != nullptr) {
       PANNS_CHECK(!s.path.empty() && !names[s.path], "ERR_PANNS_SPEC", where,
                   "expected a name of its own for each node with parameters, got '", s.path, "'");

@@ -74,9 +74,10 @@ function drawParameter(draws: Draws, name: string, count: number, smooth: boolea
   if (norm === 'weight')
     return smooth ? draws.uniforms(count, 0.3, 0.7) : draws.uniforms(count, 0.5, 1.5);
   if (norm === 'bias' && smooth && !front) return draws.uniforms(count, 5, 6);
-  // After such norms the head sees values around 12: the scores should not saturate.
-  if (name === 'fc1.weight' && smooth) return draws.normals(count, 0.01);
-  if (name === 'fc_audioset.weight' && smooth) return draws.normals(count, 0.05);
+  // After such norms the head sees values around 12. Scores must not saturate: near one a float32
+  // keeps few digits of 1 - p, and the losses of float32 and float64 differ.
+  if (name === 'fc1.weight' && smooth) return draws.normals(count, 0.25 / count ** 0.25);
+  if (name === 'fc_audioset.weight' && smooth) return draws.normals(count, 1 / count ** 0.5);
   return name.endsWith('.bias') ? draws.normals(count, 0.1) : undefined;
 }
 

@@ -17,7 +17,7 @@ t.test('inference, then three steps: Adam, bce, mixup', { skip }, async (t) => {
   await checkTraining(t, oracle, draws, subject, {
     loss: 'bce',
     optimizer: { kind: 'adam', attrs: {} },
-    lr: 1e-5,
+    lr: 2e-6,
     batch: 2,
     mixup: true,
     // 80 million parameters: each step of the oracle moves gigabytes.

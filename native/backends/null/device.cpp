@@ -14,7 +14,7 @@ constexpr size_t kAlignment = 256;  // as CUDA's allocator
 
 class NullMemory final : public Memory {
  public:
-  explicit NullMemory(size_t bytes) : bytes_(bytes), data_(new std::byte[bytes]) {}
+  explicit NullMemory(size_t bytes) : bytes_(bytes), data_(new std::byte[bytes]()) {}
   std::byte* data() const override { return data_.get(); }
   size_t bytes() const override { return bytes_; }
 
