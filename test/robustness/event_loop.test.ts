@@ -65,7 +65,8 @@ async function staysFree(t: Test, name: string, work: () => Promise<unknown>): P
     `${name}: delay p90 ${during.toFixed(1)} ms (idle ${before.toFixed(1)}), worst ` +
       `${Math.max(...busy.delays).toFixed(1)}; 8 reads p50 ${read.toFixed(1)} ms (idle ${readBefore.toFixed(1)})`,
   );
-  t.ok(busy.delays.length > 30, `the work lasted (${busy.delays.length} ticks)`);
+  // A loop that is blocked throughout ticks once or twice.
+  t.ok(busy.delays.length > 10, `the work lasted (${busy.delays.length} ticks)`);
   t.ok(during < before + ALLOWED, 'timers run while the addon works');
   t.ok(read < readBefore + ALLOWED, 'file reads run while the addon works');
 }
