@@ -17,6 +17,6 @@ for (const name of ['one', 'two']) {
 }
 const dataset = await fromFolder(folder);
 const model = await createModel('Cnn6', { classes: ['one', 'two'] });
-const trainer = new Trainer(model, { dataset, batchSize: 4, clipSeconds: 10, steps: 1 });
+const trainer = new Trainer(model, { dataset, batchSize: 16, clipSeconds: 10, steps: 1 });
 setTimeout(() => process.stdout.write('leaving\n', () => process.exit(7)), 1500);
 for await (const _ of trainer) process.stdout.write('{"done":true}\n');

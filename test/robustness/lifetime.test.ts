@@ -17,7 +17,7 @@ import {
 
 t.jobs = 1;
 
-const heavy = { spec: heavySpec(), batch: 4, samples: HEAVY_SAMPLES };
+const heavy = { spec: heavySpec(), batch: 8, samples: HEAVY_SAMPLES };
 const { spec } = smallModel();
 
 /** A promise of milliseconds is worth something only where the work itself lasts far longer. */
