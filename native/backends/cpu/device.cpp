@@ -20,27 +20,55 @@ using namespace backends;
 constexpr size_t kAlignment = 64;       // a cache line, and the widest vector
 constexpr size_t kHugePage = 2u << 20;  // large runs are aligned so that huge pages can back them
 
+// Zeroed memory: padding lanes of weights must start as zeros. Large runs come straight from the
+// system, which hands out zero pages as they are touched: clearing gigabytes here would hold up a
+// process that wants to leave.
 class HostMemory final : public Memory {
  public:
   explicit HostMemory(size_t bytes) : bytes_(bytes) {
-    const size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
-    const size_t padded = (bytes + alignment - 1) / alignment * alignment;
-    data_ = static_cast<std::byte*>(std::aligned_alloc(alignment, padded > 0 ? padded : alignment));
+    data_ = bytes >= kHugePage ? map_pages() : clear_block();
     PANNS_CHECK(data_ != nullptr, "ERR_PANNS_OUT_OF_MEMORY", "cpu", "expected ", bytes >> 20,
                 " MiB of memory, the system refused; a smaller batch needs less");
-#if defined(__linux__)
-    if (padded >= kHugePage) madvise(data_, padded, MADV_HUGEPAGE);
-#endif
-    // Padding lanes of weights must start as zeros.
-    std::memset(data_, 0, bytes);
   }
-  ~HostMemory() override { std::free(data_); }
+  ~HostMemory() override {
+#if defined(__linux__)
+    if (mapped_ > 0) {
+      munmap(base_, mapped_);
+      return;
+    }
+#endif
+    std::free(base_);
+  }
   std::byte* data() const override { return data_; }
   size_t bytes() const override { return bytes_; }
 
  private:
-  size_t bytes_;
-  std::byte* data_;
+  std::byte* clear_block() {
+    const size_t padded = (bytes_ / kAlignment + 1) * kAlignment;
+    base_ = std::aligned_alloc(kAlignment, padded);
+    if (base_ != nullptr) std::memset(base_, 0, padded);
+    return static_cast<std::byte*>(base_);
+  }
+  std::byte* map_pages() {
+#if defined(__linux__)
+    // One page more, so that a huge-page boundary lies inside.
+    const size_t length = bytes_ + kHugePage;
+    void* base = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED) return nullptr;
+    base_ = base;
+    mapped_ = length;
+    const auto at = reinterpret_cast<uintptr_t>(base);
+    auto* aligned = reinterpret_cast<std::byte*>((at + kHugePage - 1) / kHugePage * kHugePage);
+    madvise(aligned, bytes_, MADV_HUGEPAGE);
+    return aligned;
+#else
+    return clear_block();
+#endif
+  }
+
+  size_t bytes_, mapped_ = 0;
+  void* base_ = nullptr;
+  std::byte* data_ = nullptr;
 };
 
 class DoneEvent final : public Event {};
