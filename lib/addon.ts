@@ -27,9 +27,50 @@ export interface Spec {
 }
 
 export interface DeviceOptions {
-  device: 'cpu' | 'null';
+  device: 'cpu' | 'cuda' | 'null';
   /** Threads that compute; 0 means one a core. */
   threads: number;
+  /** Of the GPU, in the driver's order. */
+  index?: number;
+  precision?: 'fp32' | 'tf32' | 'bf16' | 'fp16';
+  /** The same bits from run to run on a GPU; default true. */
+  deterministic?: boolean;
+  /** Time cuDNN's engines instead of taking the one it proposes first; default false. */
+  measurePlans?: boolean;
+}
+
+export interface CudaDeviceStatus {
+  index: number;
+  name: string;
+  /** 90 for compute capability 9.0. */
+  architecture: number;
+  multiprocessors: number;
+  memoryBytes: number;
+  /** Why it cannot be used; '' when it can. */
+  reason: string;
+}
+
+export interface CudaLibraryStatus {
+  name: string;
+  path: string;
+  version: string;
+  /** Why it cannot be used, with every place tried; '' when it can. */
+  reason: string;
+}
+
+/** What is there of CUDA. Texts that do not apply are ''. */
+export interface CudaStatus {
+  available: boolean;
+  reason: string;
+  /** The command or the step that mends it. */
+  mend: string;
+  /** The newest CUDA that the driver takes, for example '13.0'. */
+  driver: string;
+  /** The CUDA that the backend was built with. */
+  runtime: string;
+  devices: CudaDeviceStatus[];
+  /** The backend's own library is the first. */
+  libraries: CudaLibraryStatus[];
 }
 
 export interface NativeParameter {
@@ -120,10 +161,24 @@ export interface LogmelOptions {
   melBins: number;
   fmin: number;
   fmax: number;
+  /** Samples of the Hann window, centred in windowSize; default windowSize. */
+  windowLength?: number;
+  /** The Hann window; default true, false is symmetric. */
+  periodic?: boolean;
+  /** Default 0; else y[i] = x[i + 1] - preemphasis * x[i] comes first, one sample shorter than x. */
+  preemphasis?: number;
+  /** Triangles of area one over Hz, or of height one over mel; default 'slaney'. */
+  melScale?: 'slaney' | 'kaldi';
+  /** 10 log10(max(x, 1e-10)), or ln(x + 1e-5); default 'decibel'. */
+  log?: 'decibel' | 'natural';
+  /** The result is (log + shift) * scale; default 0. */
+  shift?: number;
+  /** Default 1. */
+  scale?: number;
 }
 
 export interface NativeFeatures {
-  /** (batch, samples) to log-mel (batch, frames, melBins) in dB, or power (…, windowSize / 2 + 1). */
+  /** (batch, samples) to log-mel (batch, frames, melBins), or power (…, windowSize / 2 + 1). */
   run(
     waveform: Float32Array,
     batch: number,
@@ -176,7 +231,7 @@ export interface ClipResult {
   message: string;
 }
 
-/** For tests: one op on the CPU, inputs and outputs in logical, row-major order. */
+/** For tests: one op on a device, inputs and outputs in logical, row-major order. */
 export interface OpTensor {
   shape: number[];
   form: 'dense' | 'map' | 'filter';
@@ -186,6 +241,7 @@ export interface OpTensor {
 export interface NativeAddon {
   version: string;
   cpu(): { name: string; tier: string; cores: number; memoryBytes: number };
+  cudaStatus(): Promise<CudaStatus>;
   /** Which libsndfile is in use, or why none is. */
   audioLibrary(): { path: string; version: string; error: string };
   /** A folder in which libsndfile is looked for first; no effect once the library is in use. */
@@ -225,6 +281,8 @@ export interface NativeAddon {
     attrs: Record<string, number | boolean | string | number[]>,
     inputs: OpTensor[],
     state: Partial<StepState>,
+    /** Default: the CPU. `eager`: kernel by kernel, not as a recording. */
+    device?: DeviceOptions & { eager?: true },
   ): Promise<OpTensor[]>;
   /** Runs the planner and a captured training step on the null backend. */
   nullStep(spec: Spec, options: SessionOptions): { text: string; runs: number[]; bytes: number };

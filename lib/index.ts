@@ -14,6 +14,12 @@ export {
   resample,
 } from './audio/decode.js';
 export { loadAudio } from './audio/load.js';
+export {
+  type CudaDeviceStatus,
+  type CudaLibraryStatus,
+  type CudaStatus,
+  cudaStatus,
+} from './cuda.js';
 export { type CsvOptions, fromCsv } from './data/csv.js';
 export type { Clip, Dataset, SkippedClip } from './data/dataset.js';
 export { type FolderOptions, fromFolder } from './data/folder.js';
@@ -29,7 +35,7 @@ export {
   Model,
   type Output,
 } from './inference/model.js';
-export { loadModel } from './inference/model_file.js';
+export { type LoadModelOptions, loadModel } from './inference/model_file.js';
 export type { StateDict } from './inference/state.js';
 export {
   AudioTagger,
@@ -41,8 +47,15 @@ export {
 } from './inference/tagger.js';
 export { readSafetensors, type Safetensors, type SafetensorsTensor } from './io/safetensors.js';
 export { type WritableTensor, writeSafetensors } from './io/safetensors_writer.js';
-export { modelNames } from './models/index.js';
-export type { Activation, ModelConfig, ModelOptions } from './models/options.js';
+export { convBlock, convBlock5x5 } from './models/blocks.js';
+export { type ModelCost, modelCost } from './models/cost.js';
+export { logmelFrontend, waveformFrontend, wavegramFrontend } from './models/frontends.js';
+export type { NetworkOutputs } from './models/graph.js';
+export { head } from './models/heads.js';
+export { describeModel, modelNames } from './models/index.js';
+export type { Activation, Head, ModelConfig, ModelOptions } from './models/options.js';
+export type { ModelDescription, ModelRow, Published } from './models/row.js';
+export type { Builder, Extent, Tensor, TensorKind } from './models/tensor.js';
 export { allocate } from './native/call.js';
 export type { Best } from './train/checkpoint.js';
 export {

@@ -18,7 +18,7 @@ const LIMIT = 600;
  */
 const NATIVE_LAYERS: Record<string, readonly string[]> = {
   core: [],
-  frontend: ['core'],
+  frontend: ['core', 'ops'],
   audio: ['core'],
   ops: ['core'],
   backends: ['core', 'ops', 'frontend'],
@@ -60,7 +60,7 @@ const NATIVE_RESERVED: readonly { what: string; pattern: RegExp; layers: readonl
 const LIB_RANKS: readonly (readonly string[])[] = [
   ['errors'],
   ['addon', 'labels', 'native'],
-  ['models', 'audio', 'features', 'io'],
+  ['cuda', 'models', 'audio', 'features', 'io'],
   ['inference', 'data', 'train'],
   ['demo', 'index'],
   ['cli'],

@@ -1,5 +1,5 @@
 import { findFfmpeg } from '../audio/ffmpeg.js';
-import { CUDA_REASON } from '../inference/model.js';
+import { type CudaStatus, cudaStatus, whyNoCuda } from '../cuda.js';
 import { modelNames } from '../models/index.js';
 import { loadNative } from '../native.js';
 import { formatBytes } from './format.js';
@@ -18,13 +18,14 @@ export const info = defineVerb(
     const cpu = addon.cpu();
     const audio = addon.audioLibrary();
     const ffmpeg = findFfmpeg();
+    const cuda = await cudaStatus();
     const facts = {
       version: packageVersion(),
       native: addon.version,
       node: process.versions.node,
       platform: `${process.platform}-${process.arch}`,
       cpu,
-      cuda: { available: false, reason: CUDA_REASON },
+      cuda,
       audioLibrary: audio,
       ffmpeg: ffmpeg ?? null,
       models: modelNames,
@@ -39,7 +40,7 @@ export const info = defineVerb(
       ['platform', facts.platform],
       ['CPU', `${cpu.name}, ${cpu.cores} cores, ${formatBytes(cpu.memoryBytes)}`],
       ['CPU kernels', cpu.tier],
-      ['CUDA', `not used: ${CUDA_REASON}`],
+      ['CUDA', cuda.available ? gpus(cuda) : `not used: ${whyNoCuda(cuda)}`],
       [
         'audio library',
         audio.error === '' ? `${audio.version} (${audio.path})` : `none: ${audio.error}`,
@@ -51,3 +52,10 @@ export const info = defineVerb(
     return EXIT.ok;
   },
 );
+
+/** The devices that can be used: `NVIDIA H100 80GB HBM3, 79.1 GB, driver for CUDA 13.0`. */
+function gpus({ devices, driver }: CudaStatus): string {
+  const usable = devices.filter(({ reason }) => reason === '');
+  const list = usable.map(({ name, memoryBytes }) => `${name}, ${formatBytes(memoryBytes)}`);
+  return `${list.join('; ')}, driver for CUDA ${driver}`;
+}

@@ -37,7 +37,8 @@ export function plotSvg(xTitle: string, charts: readonly Chart[]): string {
   ].join('\n');
 }
 
-interface Scale {
+/** An axis. */
+export interface Scale {
   readonly ticks: readonly number[];
   readonly at: (value: number) => number;
 }
@@ -85,7 +86,8 @@ function drawChart(
   return lines;
 }
 
-function extent(values: readonly number[]): readonly [number, number] {
+/** Least and greatest of the numbers among the values, apart. */
+export function extent(values: readonly number[]): readonly [number, number] {
   const known = values.filter(Number.isFinite);
   if (known.length === 0) return [0, 1];
   const low = known.reduce((least, value) => Math.min(least, value));
@@ -94,7 +96,7 @@ function extent(values: readonly number[]): readonly [number, number] {
 }
 
 /** About five round numbers whose first and last enclose the range. */
-function niceTicks([low, high]: readonly [number, number]): number[] {
+export function niceTicks([low, high]: readonly [number, number]): number[] {
   const rough = (high - low) / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10);
@@ -103,20 +105,24 @@ function niceTicks([low, high]: readonly [number, number]): number[] {
   return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
 }
 
-function scale(ticks: readonly number[], [from, to]: readonly [number, number]): Scale {
+/** Where values between the first and the last tick stand between two pixels. */
+export function scale(ticks: readonly number[], [from, to]: readonly [number, number]): Scale {
   const low = ticks[0] ?? 0;
   const high = ticks.at(-1) ?? 1;
   return { ticks, at: (value) => from + ((value - low) / (high - low)) * (to - from) };
 }
 
-function label(value: number): string {
+/** A tick as people write it, without the rest of a rounding. */
+export function label(value: number): string {
   return String(Number(value.toPrecision(6)));
 }
 
-function round(value: number): number {
+/** Pixels to a tenth. */
+export function round(value: number): number {
   return Math.round(value * 10) / 10;
 }
 
-function escaped(text: string): string {
+/** Text as SVG writes it. */
+export function escaped(text: string): string {
   return text.replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
 }

@@ -1,15 +1,17 @@
 import { AbortError, nearest } from '../errors.js';
 import { demo } from './demo.js';
 import { evaluateVerb } from './eval.js';
+import { exportVerb } from './export.js';
 import { widthOf } from './format.js';
 import { info } from './info.js';
+import { models } from './models.js';
 import { tag } from './tag.js';
 import { train } from './train.js';
 import { type Context, complain, EXIT, UsageError, type Verb } from './verb.js';
 import { packageVersion } from './version.js';
 
 const verbs: ReadonlyMap<string, Verb> = new Map(
-  Object.entries({ train, eval: evaluateVerb, tag, info, demo }),
+  Object.entries({ train, eval: evaluateVerb, tag, export: exportVerb, models, info, demo }),
 );
 
 /**

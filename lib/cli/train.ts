@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { AbortError } from '../errors.js';
 import { createModel } from '../inference/model.js';
 import { modelNames } from '../models/index.js';
+import { HEADS } from '../models/options.js';
 import { longestClipSeconds, singleLabels } from '../train/evaluate.js';
 import type { ScheduleChoice } from '../train/recipe.js';
 import { Trainer, type TrainingStep } from '../train/trainer.js';
@@ -30,7 +31,6 @@ const DEFAULTS = {
   lr: 1e-3,
   schedule: 'cosine',
   'val-fraction': 0.2,
-  'sample-rate': 32000,
   'checkpoint-epochs': 1,
 } as const;
 
@@ -83,13 +83,14 @@ const command = {
       min: 0.01,
       help: `length of a clip; default the longest, at most ${MOST_SECONDS}`,
     },
-    'sample-rate': {
-      type: 'integer',
-      min: 1000,
-      help: `in Hz; default ${DEFAULTS['sample-rate']}`,
+    head: {
+      type: 'string',
+      choices: HEADS,
+      help: 'max, avg and att score segments, then the clip; default clip',
     },
-    'mel-bins': { type: 'integer', min: 1, help: 'default 64' },
-    dropout: { type: 'number', min: 0, max: 0.99, help: 'after each block; default 0.2' },
+    'sample-rate': { type: 'integer', min: 1000, help: "in Hz; default the model's" },
+    'mel-bins': { type: 'integer', min: 1, help: "default the model's" },
+    dropout: { type: 'number', min: 0, max: 0.99, help: "after each block; default the model's" },
     'no-augment': { type: 'boolean', help: 'without SpecAugment' },
     'checkpoint-epochs': { type: 'number', min: 0.001, help: 'between checkpoints; default 1' },
     seed: { type: 'integer', min: 0, help: 'of weights, order and augmentation; default 0' },
@@ -185,14 +186,17 @@ async function begin(
   const dataset = await openDataset(data);
   const { training, validation } = divide(dataset, split);
   const single = singleLabels(dataset.clips) !== undefined;
-  const chosenLoss = loss ?? (single ? 'cross_entropy' : 'bce');
+  // Heads that score segments give no logits of a clip.
+  const logits = (values.head ?? 'clip') === 'clip';
+  const chosenLoss = loss ?? (single && logits ? 'cross_entropy' : 'bce');
   const name = values.model ?? DEFAULTS.model;
   const architecture = {
     classes: dataset.classes,
-    sampleRate: values['sample-rate'] ?? DEFAULTS['sample-rate'],
+    sampleRate: values['sample-rate'],
     melBins: values['mel-bins'],
+    head: values.head,
     dropout: values.dropout,
-    specAugment: !values['no-augment'],
+    specAugment: values['no-augment'] ? false : undefined,
     activation: chosenLoss === 'bce' ? 'sigmoid' : 'softmax',
   } as const;
   const model = await createModel(name, { ...architecture, threads, seed });

@@ -1,22 +1,42 @@
 import type { NativeAddon, NativeModel, NativeParameter } from '../addon.js';
+import { cudaStatus, whyNoCuda } from '../cuda.js';
 import { checkOptions, nearest, PannsError } from '../errors.js';
 import { type WritableTensor, writeSafetensors } from '../io/safetensors_writer.js';
 import { describeModel } from '../models/index.js';
 import { type ModelConfig, type ModelOptions, modelOptionNames } from '../models/options.js';
-import type { ModelDescription } from '../models/row.js';
-import { callNative, callNativeSync } from '../native/call.js';
+import type { ModelDescription, ModelRow } from '../models/row.js';
+import type { OutputShape, StateEntry } from '../models/tensor.js';
+import { callNative } from '../native/call.js';
 import { loadNative } from '../native.js';
 import { modelMetadata } from './model_file.js';
-import { arrangeRows, checkFinite, padded } from './rows.js';
-import { checkDerived, matchState, type StateDict, writable } from './state.js';
+import { arrangeRows, checkFinite, padded, type RowGroup } from './rows.js';
+import {
+  asComputed,
+  asStored,
+  checkDerived,
+  matchState,
+  type StateDict,
+  unusedValue,
+  writable,
+} from './state.js';
 
 /** Where a model computes. */
 export interface DeviceChoice {
-  /** `'auto'` (the default) is the CPU in this version. */
+  /** `'auto'` (the default) is a GPU where {@link cudaStatus} finds one to use, else the CPU. */
   device?: 'cpu' | 'cuda' | 'auto' | undefined;
   /** Threads that compute; 0, the default, means one a core. */
   threads?: number | undefined;
+  /**
+   * How feature maps are stored and multiplied on a GPU: `'fp32'` (the default) rounds nothing,
+   * `'tf32'` rounds what tensor cores multiply, `'bf16'` and `'fp16'` take half the memory. Weights,
+   * statistics, log-mel and loss are float32 in all of them, and the CPU computes in float32.
+   */
+  precision?: 'fp32' | 'tf32' | 'bf16' | 'fp16' | undefined;
 }
+
+/** What devices can be told; one list for the options of all that place a model. */
+export const deviceOptionNames = ['device', 'threads', 'precision'] as const;
+const PRECISIONS: readonly string[] = ['fp32', 'tf32', 'bf16', 'fp16'];
 
 /** Options of {@link createModel}. */
 export interface CreateModelOptions extends ModelOptions, DeviceChoice {
@@ -28,15 +48,20 @@ export interface CreateModelOptions extends ModelOptions, DeviceChoice {
 export interface InferOptions<Name extends string> {
   /** N, when the waveforms come as one array; default 1. */
   batch?: number | undefined;
-  /** Default `clipwise_output` and `embedding`; `logits` is the third. */
+  /**
+   * Default `clipwise_output` and `embedding`; `logits`, and `framewise_output` of models with a head
+   * for segments. What else a network of one's own returns is named as there.
+   */
   outputs?: readonly Name[] | undefined;
   signal?: AbortSignal | undefined;
 }
 
-/** A result (N, columns), row-major. */
+/** A result (N, columns), or (N, frames, columns) of `framewise_output`, row-major. */
 export interface Output {
   readonly data: Float32Array;
-  readonly shape: readonly [rows: number, columns: number];
+  readonly shape: readonly number[];
+  /** Of `framewise_output`: how many frames each row has; zeros follow where clips are shorter. */
+  readonly frames?: readonly number[];
 }
 
 /** What the rest of the package sees of a model. */
@@ -46,6 +71,8 @@ export interface ModelInternals {
   readonly description: ModelDescription;
   /** num_batches_tracked of each norm, by name. */
   readonly counters: Map<string, bigint>;
+  /** Tensors that the model stores and never uses, by name. */
+  readonly unused: Map<string, Float32Array>;
 }
 
 /**
@@ -53,9 +80,6 @@ export interface ModelInternals {
  * first maps of Cnn14 take 16 MB for each such clip, and more clips at once are hardly faster.
  */
 const SAMPLES_AT_ONCE = 8 * 320_000;
-
-/** Why CUDA is not used. */
-export const CUDA_REASON = 'this build has no CUDA backend';
 
 const DEFAULT_OUTPUTS = ['clipwise_output', 'embedding'] as const;
 
@@ -80,7 +104,7 @@ export class Model {
   readonly sampleRate: number;
   /** Shorter clips are padded with zeros at the end to this many samples. */
   readonly minimumSamples: number;
-  /** E, the columns of `embedding`. */
+  /** E, the columns of `embedding`; 0 where the model has none. */
   readonly embeddingSize: number;
   readonly #internals: ModelInternals;
   #disposed = false;
@@ -103,11 +127,20 @@ export class Model {
   }
 
   /**
+   * The samples that a clip of so many is padded to with zeros: at least `minimumSamples`, and a
+   * length that the network takes (Wavegram-Logmel models do not take every one).
+   */
+  lengthFor(samples: number): number {
+    return this.#internals.description.lengthFor(samples);
+  }
+
+  /**
    * Scores clips: waveforms (N, S) to the named outputs, each (N, columns).
    *
    * `waveforms` are mono samples in [-1, 1] at `sampleRate`: one array of `batch` clips of equal
-   * length, or a list of arrays, of which shorter ones are padded with zeros at the end to the
-   * longest. Memory from {@link allocate} is read in place and must not change meanwhile.
+   * length, or a list of arrays of any lengths from one sample up. A clip is padded with zeros to
+   * {@link lengthFor} its length; its scores do not depend on the clips beside it. Memory from
+   * {@link allocate} is read in place and must not change meanwhile.
    *
    * @throws PannsError `ERR_PANNS_SHAPE`, `ERR_PANNS_NAN` for samples that are no numbers,
    *   `ERR_PANNS_OPTION`, `ERR_PANNS_OUT_OF_MEMORY`, `ERR_PANNS_DISPOSED`; AbortError
@@ -116,44 +149,72 @@ export class Model {
     waveforms: Float32Array | readonly Float32Array[],
     options: InferOptions<Name> = {},
   ): Promise<Record<Name, Output>> {
-    const { native, description } = this.#usable();
+    const { description } = this.#usable();
     checkOptions(options, ['batch', 'outputs', 'signal'], 'infer');
-    const names = [...new Set<string>(options.outputs ?? DEFAULT_OUTPUTS)];
-    for (const output of names) checkOutput(output, Object.keys(description.spec.outputs));
-    const { data, rows, samples } = arrangeRows(waveforms, options.batch, this.minimumSamples);
-    const { signal } = options;
-    const atOnce = Math.max(1, Math.floor(SAMPLES_AT_ONCE / samples));
+    const known = Object.keys(description.outputs);
+    const names = [
+      ...new Set<string>(options.outputs ?? DEFAULT_OUTPUTS.filter((name) => known.includes(name))),
+    ];
+    for (const output of names) checkOutput(output, known);
+    const groups = arrangeRows(waveforms, options.batch, description.lengthFor);
+    const count = groups.reduce((sum, { rows }) => sum + rows.length, 0);
     const results = new Map(
-      names.map((name) => [name, new Float32Array(rows * this.#columns(name))] as const),
+      names.map((name) => {
+        const { columns, frames } = description.outputs[name] as OutputShape;
+        const most = frames && Math.max(...groups.map(({ samples }) => frames(samples)));
+        return [name, collect(count, columns, most)] as const;
+      }),
     );
-    for (let first = 0; first < rows; first += atOnce) {
-      const count = Math.min(atOnce, rows - first);
+    for (const group of groups) {
+      await this.#inferGroup(group, names, options.signal, (answer, first, rows) => {
+        for (const [name, result] of results) {
+          const frames = description.outputs[name]?.frames?.(group.samples);
+          result.put(
+            answer[name] ?? new Float32Array(0),
+            group.rows.slice(first, first + rows),
+            frames,
+          );
+        }
+      });
+    }
+    return Object.fromEntries([...results].map(([name, { output }]) => [name, output])) as Record<
+      Name,
+      Output
+    >;
+  }
+
+  /** Runs a group in parts that memory can hold; `take` gets each part's answer and first row. */
+  async #inferGroup(
+    { data, rows, samples }: RowGroup,
+    names: readonly string[],
+    signal: AbortSignal | undefined,
+    take: (answer: Record<string, Float32Array>, first: number, rows: number) => void,
+  ): Promise<void> {
+    const { native } = this.#usable();
+    const atOnce = Math.max(1, Math.floor(SAMPLES_AT_ONCE / samples));
+    for (let first = 0; first < rows.length; first += atOnce) {
+      const count = Math.min(atOnce, rows.length - first);
       const part = data.subarray(first * samples, (first + count) * samples);
       // A rest is filled up with silence: the core has compiled for full batches, and rows are
       // independent of each other.
-      const size = rows > atOnce ? atOnce : count;
+      const size = rows.length > atOnce ? atOnce : count;
       const input = size === count ? part : padded([part], size * samples, 1);
       const answer = await callNative(
         this.name,
-        (cancel) => native.infer(input, size, samples, names, cancel),
+        (cancel) => native.infer(input, size, samples, [...names], cancel),
         signal,
       );
-      for (const [name, out] of results) {
-        const columns = this.#columns(name);
-        const values = answer[name] ?? new Float32Array(0);
-        out.set(values.subarray(0, count * columns), first * columns);
-      }
+      take(answer, first, count);
     }
-    const outputs = [...results].map(([name, values]) => {
-      return [name, { data: values, shape: [rows, this.#columns(name)] }];
-    });
-    return Object.fromEntries(outputs) as Record<Name, Output>;
   }
 
-  /** Names, shapes and whether they train; norms' running statistics do not. */
+  /** Names, shapes and whether they train; norms' running statistics do not. In PyTorch's order. */
   parameters(): NativeParameter[] {
-    const { native } = this.#usable();
-    return callNativeSync(this.name, () => native.parameters());
+    return this.#usable().description.stateDict.flatMap(({ name, shape, role }) =>
+      role === 'parameter' || role === 'buffer'
+        ? [{ name, shape: [...shape], trainable: role === 'parameter' }]
+        : [],
+    );
   }
 
   /** How many numbers train. */
@@ -165,26 +226,27 @@ export class Model {
   /** A copy of a parameter or running statistic, row-major. @throws PannsError `ERR_PANNS_OPTION` */
   async getParameter(name: string): Promise<Float32Array> {
     const { native } = this.#usable();
-    this.#known(name);
-    return callNative(this.name, () => native.get(name));
+    const entry = this.#known(name);
+    return asStored(entry, await callNative(this.name, () => native.get(name)));
   }
 
   /** Replaces one. @throws PannsError `ERR_PANNS_OPTION`, `ERR_PANNS_SHAPE`, `ERR_PANNS_NAN` */
   async setParameter(name: string, values: Float32Array): Promise<void> {
     const { native } = this.#usable();
-    const { shape } = this.#known(name);
+    const entry = this.#known(name);
+    const { shape } = entry;
     if (!(values instanceof Float32Array) || values.length !== product(shape)) {
       const what = `expected a Float32Array of ${product(shape)} values ([${shape}]), got ${values?.length}`;
       throw new PannsError('ERR_PANNS_SHAPE', what, { where: `${this.name}/${name}` });
     }
     checkFinite(values, `${this.name}/${name}`);
-    await callNative(this.name, () => native.set(name, values));
+    await callNative(this.name, () => native.set(name, asComputed(entry, values)));
   }
 
   /** All tensors as PyTorch's `state_dict()` has them: names, shapes, types and order. */
   async stateDict(): Promise<Map<string, WritableTensor>> {
     const internals = this.#usable();
-    const { native, description, counters } = internals;
+    const { native, description, counters, unused } = internals;
     const derived = await derivedTensors(internals);
     const state = new Map<string, WritableTensor>();
     for (const entry of description.stateDict) {
@@ -192,7 +254,12 @@ export class Model {
       if (role === 'counter') state.set(name, writable(entry, counters.get(name) ?? 0n));
       else if (role === 'derived')
         state.set(name, writable(entry, derived.get(name) as Float32Array));
-      else state.set(name, writable(entry, await callNative(this.name, () => native.get(name))));
+      else if (role === 'unused')
+        state.set(name, writable(entry, unusedValue(entry, unused, counters)));
+      else {
+        const values = await callNative(this.name, () => native.get(name));
+        state.set(name, writable(entry, asStored(entry, values)));
+      }
     }
     return state;
   }
@@ -208,7 +275,7 @@ export class Model {
   async loadStateDict(state: StateDict, options: { strict?: boolean } = {}): Promise<void> {
     checkOptions(options, ['strict'], 'loadStateDict');
     const internals = this.#usable();
-    const { native, description, counters } = internals;
+    const { native, description, counters, unused } = internals;
     const found = matchState(description.stateDict, state, options.strict ?? true, this.name);
     for (const [name, values] of found.tensors) checkFinite(values, `${this.name}/${name}`);
     if (found.derived.size > 0) {
@@ -217,10 +284,13 @@ export class Model {
         checkDerived(name, values, computed.get(name) as Float32Array, this.name);
       }
     }
+    const entries = new Map(description.stateDict.map((entry) => [entry.name, entry]));
     for (const [name, values] of found.tensors) {
-      await callNative(this.name, () => native.set(name, values));
+      const ordered = asComputed(entries.get(name), values);
+      await callNative(this.name, () => native.set(name, ordered));
     }
     for (const [name, count] of found.counters) counters.set(name, count);
+    for (const [name, values] of found.unused) unused.set(name, values);
   }
 
   /**
@@ -260,7 +330,7 @@ export class Model {
     });
   }
 
-  #known(name: string): { shape: readonly number[] } {
+  #known(name: string): StateEntry {
     const names = this.#internals.description.stateDict.filter(
       ({ role }) => role === 'parameter' || role === 'buffer',
     );
@@ -273,10 +343,6 @@ export class Model {
     const what = `there is no parameter "${name}"; did you mean "${guess}"?`;
     throw new PannsError('ERR_PANNS_OPTION', what, { where: this.name, actual: name });
   }
-
-  #columns(output: string): number {
-    return output === 'embedding' ? this.embeddingSize : this.classCount;
-  }
 }
 
 /** @internal The parts of a model; throws ERR_PANNS_DISPOSED. */
@@ -285,7 +351,8 @@ export function modelInternals(model: Model): ModelInternals {
 }
 
 /**
- * Makes a model with random weights: Xavier-uniform as PANNs initialises, norms at 1 and 0.
+ * Makes a model with random weights, as its authors initialise: Xavier-uniform in PANNs, norms at 1
+ * and 0. `name` is one of {@link modelNames}, or a network of one's own: a {@link ModelRow}.
  *
  * ```ts
  * using model = await createModel('Cnn6', { classes: ['dog', 'rain'], sampleRate: 16000 });
@@ -295,9 +362,12 @@ export function modelInternals(model: Model): ModelInternals {
  * @throws PannsError `ERR_PANNS_OPTION`, `ERR_PANNS_CUDA_UNAVAILABLE`, `ERR_PANNS_NATIVE_MISSING`,
  *   `ERR_PANNS_NATIVE_LOAD`, `ERR_PANNS_OUT_OF_MEMORY`
  */
-export async function createModel(name: string, options: CreateModelOptions = {}): Promise<Model> {
-  checkOptions(options, [...modelOptionNames, 'device', 'threads', 'seed'], 'createModel');
-  const { device, threads, seed = 0, ...architecture } = options;
+export async function createModel(
+  name: string | ModelRow,
+  options: CreateModelOptions = {},
+): Promise<Model> {
+  checkOptions(options, [...modelOptionNames, ...deviceOptionNames, 'seed'], 'createModel');
+  const { device, threads, precision, seed = 0, ...architecture } = options;
   if (!Number.isSafeInteger(seed) || seed < 0) {
     throw new PannsError(
       'ERR_PANNS_OPTION',
@@ -308,22 +378,18 @@ export async function createModel(name: string, options: CreateModelOptions = {}
       },
     );
   }
-  const model = await placeModel(describeModel(name, architecture), { device, threads });
-  await callNative(name, () => reveal(model).native.initialise(BigInt(seed)));
+  const model = await placeModel(describeModel(name, architecture), { device, threads, precision });
+  await callNative(model.name, () => reveal(model).native.initialise(BigInt(seed)));
   return model;
 }
 
 /** @internal A model whose weights are still to be set. */
 export async function placeModel(
   description: ModelDescription,
-  { device = 'auto', threads = 0 }: DeviceChoice,
+  { device = 'auto', threads = 0, precision = 'fp32' }: DeviceChoice,
 ): Promise<Model> {
   const where = 'createModel';
-  if (device === 'cuda') {
-    const what = `${CUDA_REASON}; use device "cpu" or "auto"`;
-    throw new PannsError('ERR_PANNS_CUDA_UNAVAILABLE', what, { where });
-  }
-  if (device !== 'cpu' && device !== 'auto') {
+  if (device !== 'cpu' && device !== 'cuda' && device !== 'auto') {
     const what = `expected device to be "cpu", "cuda" or "auto", got "${device}"`;
     throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: device });
   }
@@ -331,16 +397,35 @@ export async function placeModel(
     const what = `expected threads to be 0 (one a core) to 1024, got ${threads}`;
     throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: threads });
   }
+  if (!PRECISIONS.includes(precision)) {
+    const what = `expected precision to be one of ${PRECISIONS.join(', ')}, got "${precision}"`;
+    throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: precision });
+  }
+  const place = await chooseDevice(device, where);
   const addon = loadNative();
   const { spec, minimumSamples } = description;
   const native = await callNative(description.name, () =>
-    addon.createModel(spec, { device: 'cpu', threads }, minimumSamples),
+    addon.createModel(spec, { device: place, threads, precision }, minimumSamples),
   );
-  return new Model({ addon, native, description, counters: new Map() });
+  return new Model({ addon, native, description, counters: new Map(), unused: new Map() });
+}
+
+/** `'auto'` asks only: the CPU is no error then. */
+async function chooseDevice(
+  device: 'cpu' | 'cuda' | 'auto',
+  where: string,
+): Promise<'cpu' | 'cuda'> {
+  if (device === 'cpu') return device;
+  const status = await cudaStatus();
+  if (status.available) return 'cuda';
+  if (device === 'auto') return 'cpu';
+  const what = `${whyNoCuda(status)}; or use device "cpu" or "auto"`;
+  throw new PannsError('ERR_PANNS_CUDA_UNAVAILABLE', what, { where });
 }
 
 async function derivedTensors(internals: ModelInternals): Promise<Map<string, Float32Array>> {
   const { addon, description } = internals;
+  if (!description.stateDict.some(({ role }) => role === 'derived')) return new Map();
   const { sampleRate, windowSize, hopSize, melBins, fmin, fmax } = description.config;
   const options = { sampleRate, windowSize, hopSize, melBins, fmin, fmax };
   const { convReal, convImag, melW } = await callNative(description.name, () =>
@@ -351,6 +436,24 @@ async function derivedTensors(internals: ModelInternals): Promise<Map<string, Fl
     ['spectrogram_extractor.stft.conv_imag.weight', convImag],
     ['logmel_extractor.melW', melW],
   ]);
+}
+
+/** Gathers rows of an output as they come; `most` is the largest number of frames, if there are any. */
+function collect(rows: number, columns: number, most: number | undefined) {
+  const data = new Float32Array(rows * (most ?? 1) * columns);
+  const counts = new Array<number>(rows).fill(0);
+  const output: Output =
+    most === undefined
+      ? { data, shape: [rows, columns] }
+      : { data, shape: [rows, most, columns], frames: counts };
+  const put = (values: Float32Array, to: readonly number[], frames = 1): void => {
+    const size = frames * columns;
+    for (const [i, row] of to.entries()) {
+      data.set(values.subarray(i * size, (i + 1) * size), row * (most ?? 1) * columns);
+      counts[row] = frames;
+    }
+  };
+  return { output, put };
 }
 
 function checkOutput(output: string, known: readonly string[]): void {

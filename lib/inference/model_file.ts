@@ -5,10 +5,10 @@ import {
   type SafetensorsFile,
   type SafetensorsTensor,
 } from '../io/safetensors.js';
-import type { StateEntry } from '../models/graph.js';
-import { describeModel } from '../models/index.js';
-import type { ModelDescription } from '../models/row.js';
-import { type DeviceChoice, type Model, placeModel } from './model.js';
+import { describeModel, modelNames } from '../models/index.js';
+import type { ModelOptions } from '../models/options.js';
+import type { ModelDescription, ModelRow } from '../models/row.js';
+import { type DeviceChoice, deviceOptionNames, type Model, placeModel } from './model.js';
 
 /** The key of a file's metadata under which the model is described, and the format's version. */
 const KEY = 'panns';
@@ -19,10 +19,13 @@ export const OPTIMIZER_PREFIX = 'optimizer.';
 
 /** The metadata that makes a file of weights a model. */
 export function modelMetadata(description: ModelDescription): [string, string][] {
-  const { name, config, labels, embeddingSize, minimumSamples, spec, stateDict } = description;
-  // In this order, whichever way the description was made: equal models give equal files.
-  const ordered = { name, config, labels, embeddingSize, minimumSamples, spec, stateDict };
-  return [[KEY, JSON.stringify({ version: VERSION, ...ordered })]];
+  return [[KEY, JSON.stringify({ version: VERSION, ...stored(description) })]];
+}
+
+/** Options of {@link loadModel}. */
+export interface LoadModelOptions extends DeviceChoice {
+  /** The network of one's own that the file holds; published ones are known by their names. */
+  model?: ModelRow | undefined;
 }
 
 /**
@@ -31,8 +34,8 @@ export function modelMetadata(description: ModelDescription): [string, string][]
  * @throws PannsError `ERR_PANNS_CHECKPOINT` for a damaged file or one without a model's description;
  *   `ERR_PANNS_IO`; and as {@link createModel}
  */
-export async function loadModel(path: string, options: DeviceChoice = {}): Promise<Model> {
-  checkOptions(options, ['device', 'threads'], 'loadModel');
+export async function loadModel(path: string, options: LoadModelOptions = {}): Promise<Model> {
+  checkOptions(options, [...deviceOptionNames, 'model'], 'loadModel');
   const file = await openSafetensors(path);
   try {
     return await readModel(file, path, options);
@@ -45,9 +48,9 @@ export async function loadModel(path: string, options: DeviceChoice = {}): Promi
 export async function readModel(
   file: SafetensorsFile,
   path: string,
-  options: DeviceChoice,
+  { model: row, ...options }: LoadModelOptions,
 ): Promise<Model> {
-  const description = readDescription(file.metadata.get(KEY), path);
+  const description = readDescription(file.metadata.get(KEY), path, row);
   const state = new Map<string, SafetensorsTensor>();
   for (const name of file.entries.keys()) {
     if (!name.startsWith(OPTIMIZER_PREFIX)) state.set(name, await file.read(name));
@@ -62,7 +65,11 @@ export async function readModel(
   }
 }
 
-function readDescription(text: string | undefined, path: string): ModelDescription {
+function readDescription(
+  text: string | undefined,
+  path: string,
+  row: ModelRow | undefined,
+): ModelDescription {
   const damaged = (what: string) => new PannsError('ERR_PANNS_CHECKPOINT', what, { where: path });
   if (text === undefined) {
     throw damaged(
@@ -79,68 +86,47 @@ function readDescription(text: string | undefined, path: string): ModelDescripti
   if (value.version !== VERSION) {
     throw damaged(`the model has format version ${value.version}, this package reads ${VERSION}`);
   }
-  const { name, config, labels, embeddingSize, spec, stateDict, minimumSamples } = value;
-  const named = typeof name === 'string' && isObject(config) && isObject(spec);
-  const counted =
-    [config, value].every(isObject) && isCount(embeddingSize) && isCount(minimumSamples);
-  const classes = isObject(config) ? config.classes : undefined;
-  const labelled = labels === undefined || (isTextList(labels) && labels.length === classes);
-  const graph = isObject(spec) && Array.isArray(spec.nodes) && isObject(spec.outputs);
-  const entries = Array.isArray(stateDict) && stateDict.every(isEntry);
-  const numbers =
-    isObject(config) && CONFIG_NUMBERS.every((key) => typeof config[key] === 'number');
-  if (!(named && counted && isCount(classes) && labelled && graph && entries && numbers)) {
+  const { name, config, labels } = value;
+  if (
+    typeof name !== 'string' ||
+    !isObject(config) ||
+    !(labels === undefined || isTextList(labels))
+  ) {
     throw damaged('the description of the model is incomplete');
   }
-  const known = { name, config, labels, embeddingSize, minimumSamples, spec, stateDict };
-  return verified(known as unknown as ModelDescription, path);
-}
-
-const CONFIG_NUMBERS = ['sampleRate', 'windowSize', 'hopSize', 'melBins', 'fmin', 'fmax'];
-
-/**
- * A description that the package itself would make of the same options. A file's own word on its
- * graph, sizes and names is not taken: they could contradict each other, or ask for any memory.
- */
-function verified(description: ModelDescription, path: string): ModelDescription {
-  const { name, config, labels } = description;
+  if (row === undefined && !modelNames.includes(name)) {
+    const what = `the file holds a network "${name}" that this package does not have; give it as the option \`model\``;
+    throw damaged(what);
+  }
+  if (row !== undefined && row.name !== name) {
+    throw damaged(`the file holds a model "${name}", the option \`model\` is "${row.name}"`);
+  }
+  // A file's own word on its graph, sizes and names is not taken: they could contradict each other,
+  // or ask for any memory. They must be what the package itself makes of the same options.
   let rebuilt: ModelDescription;
   try {
-    rebuilt = describeModel(name, { ...config, classes: labels ?? config.classes });
+    const classes = labels ?? config.classes;
+    rebuilt = describeModel(row ?? name, { ...config, classes } as ModelOptions);
   } catch (cause) {
     const what = `the description of the model is not valid: ${(cause as Error).message}`;
     throw new PannsError('ERR_PANNS_CHECKPOINT', what, { where: path, cause });
   }
-  // Through JSON, which the file's description has been through.
-  if (isDeepStrictEqual(JSON.parse(JSON.stringify(rebuilt)), withoutUndefined(description))) {
-    return rebuilt;
-  }
-  const what = `the description of the model is not that of ${name} with its options`;
-  throw new PannsError('ERR_PANNS_CHECKPOINT', what, { where: path });
+  // Through JSON, which the file's description has been through. Options that are newer than the file
+  // have their defaults in one and are absent in the other: their effect on the graph is compared.
+  const { config: _, ...known } = JSON.parse(JSON.stringify(stored(rebuilt)));
+  const { config: __, version: ___, ...told } = value;
+  if (isDeepStrictEqual(known, told)) return rebuilt;
+  throw damaged(`the description of the model is not that of ${name} with its options`);
 }
 
-function withoutUndefined(value: object): object {
-  return Object.fromEntries(Object.entries(value).filter(([, item]) => item !== undefined));
-}
-
-function isEntry(value: unknown): value is StateEntry {
-  if (!isObject(value)) return false;
-  const { name, shape, dtype, role } = value;
-  return (
-    typeof name === 'string' &&
-    Array.isArray(shape) &&
-    shape.every(isCount) &&
-    (dtype === 'F32' || dtype === 'I64') &&
-    ['parameter', 'buffer', 'counter', 'derived'].includes(role as string)
-  );
+/** What a file holds of a description, in this order whichever way it was made. */
+function stored(description: ModelDescription) {
+  const { name, config, labels, embeddingSize, minimumSamples, spec, stateDict } = description;
+  return { name, config, labels, embeddingSize, minimumSamples, spec, stateDict };
 }
 
 function isTextList(value: unknown): value is string[] {
   return Array.isArray(value) && value.every((item) => typeof item === 'string');
-}
-
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 1;
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

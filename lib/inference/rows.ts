@@ -1,51 +1,70 @@
 import { PannsError } from '../errors.js';
 
-/** Clips as the core takes them. */
-export interface Rows {
-  /** (rows, samples), row-major. */
+/** Clips of equal length, as the core takes them. */
+export interface RowGroup {
+  /** (rows.length, samples), row-major. */
   readonly data: Float32Array;
-  readonly rows: number;
   readonly samples: number;
+  /** Which of the caller's clips these are. */
+  readonly rows: readonly number[];
 }
 
 /**
- * One array of `batch` clips, or a list of clips, as rows of equal length of at least `minimum`
- * samples; zeros fill up what is shorter. An array that is long enough comes back as it is.
+ * One array of `batch` clips, or a list of clips of any lengths, as groups of equal length. Each clip
+ * is filled up with zeros to `lengthFor` its own length and no further, so that its scores do not
+ * depend on the clips beside it. An array that needs no zeros comes back as it is.
  *
  * @throws PannsError `ERR_PANNS_SHAPE`, `ERR_PANNS_NAN`
  */
 export function arrangeRows(
   waveforms: Float32Array | readonly Float32Array[],
   batch: number | undefined,
-  minimum: number,
-): Rows {
+  lengthFor: (samples: number) => number,
+): RowGroup[] {
   const where = 'infer';
-  const clips = waveforms instanceof Float32Array ? [waveforms] : waveforms;
-  const valid = Array.isArray(clips) && clips.length > 0;
-  if (!valid || clips.some((clip) => !(clip instanceof Float32Array) || clip.length === 0)) {
+  const given = waveforms instanceof Float32Array ? [waveforms] : waveforms;
+  const valid = Array.isArray(given) && given.length > 0;
+  if (!valid || given.some((clip) => !(clip instanceof Float32Array) || clip.length === 0)) {
     const what = 'expected samples: a Float32Array, or a list of them, none empty';
     throw new PannsError('ERR_PANNS_SHAPE', what, { where });
   }
-  for (const clip of clips) checkFinite(clip, where);
+  for (const clip of given) checkFinite(clip, where);
   if (!(waveforms instanceof Float32Array)) {
-    if (batch !== undefined && batch !== clips.length) {
-      const what = `expected no batch beside a list, got ${batch} for ${clips.length} clips`;
+    if (batch !== undefined && batch !== given.length) {
+      const what = `expected no batch beside a list, got ${batch} for ${given.length} clips`;
       throw new PannsError('ERR_PANNS_SHAPE', what, { where });
     }
-    const samples = clips.reduce((most, { length }) => Math.max(most, length), minimum);
-    return { data: padded(clips, samples, clips.length), rows: clips.length, samples };
+    return groups(given, lengthFor);
   }
-  const rows = batch ?? 1;
-  const samples = waveforms.length / rows;
-  if (!Number.isSafeInteger(rows) || rows < 1 || !Number.isInteger(samples)) {
+  const count = batch ?? 1;
+  const samples = waveforms.length / count;
+  if (!Number.isSafeInteger(count) || count < 1 || !Number.isInteger(samples)) {
     const what = `expected a batch that divides the ${waveforms.length} samples, got ${batch}`;
     throw new PannsError('ERR_PANNS_SHAPE', what, { where, actual: batch });
   }
-  if (samples >= minimum) return { data: waveforms, rows, samples };
-  const short = Array.from({ length: rows }, (_, i) => {
-    return waveforms.subarray(i * samples, (i + 1) * samples);
+  const rows = Array.from({ length: count }, (_, i) => i);
+  if (lengthFor(samples) === samples) return [{ data: waveforms, samples, rows }];
+  return groups(
+    rows.map((i) => waveforms.subarray(i * samples, (i + 1) * samples)),
+    lengthFor,
+  );
+}
+
+function groups(
+  clips: readonly Float32Array[],
+  lengthFor: (samples: number) => number,
+): RowGroup[] {
+  const lengths = new Map<number, number[]>();
+  for (const [i, { length }] of clips.entries()) {
+    const samples = lengthFor(length);
+    const rows = lengths.get(samples);
+    if (rows === undefined) lengths.set(samples, [i]);
+    else rows.push(i);
+  }
+  return [...lengths].map(([samples, rows]) => {
+    const chosen = rows.map((i) => clips[i] as Float32Array);
+    return { data: padded(chosen, samples, rows.length), samples, rows };
   });
-  return { data: padded(short, minimum, rows), rows, samples: minimum };
 }
 
 /** The clips one after another, each on `length` samples, with zeros up to `rows` rows. */

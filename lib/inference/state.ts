@@ -1,7 +1,7 @@
 import { PannsError } from '../errors.js';
 import { type SafetensorsTensor, toFloat32 } from '../io/safetensors.js';
 import type { WritableTensor } from '../io/safetensors_writer.js';
-import type { StateEntry } from '../models/graph.js';
+import type { StateEntry } from '../models/tensor.js';
 
 /** Tensors by PyTorch's names, row-major: float32, and int64 for num_batches_tracked. */
 export type StateDict = ReadonlyMap<string, SafetensorsTensor>;
@@ -11,6 +11,7 @@ export interface StateValues {
   readonly tensors: Map<string, Float32Array>;
   readonly counters: Map<string, bigint>;
   readonly derived: Map<string, Float32Array>;
+  readonly unused: Map<string, Float32Array>;
 }
 
 /** How many names an error lists. */
@@ -19,7 +20,7 @@ const LISTED = 5;
 /**
  * Matches a state dict with a model's entries.
  *
- * Derived tensors and counters may be absent. Names that the model does not know are an error when
+ * Derived and unused tensors and counters may be absent. Names that the model does not know are an error when
  * `strict`, and passed over otherwise, as are missing ones.
  *
  * @throws PannsError `ERR_PANNS_CHECKPOINT` naming what is missing, unknown or of another shape
@@ -30,7 +31,12 @@ export function matchState(
   strict: boolean,
   where: string,
 ): StateValues {
-  const found: StateValues = { tensors: new Map(), counters: new Map(), derived: new Map() };
+  const found: StateValues = {
+    tensors: new Map(),
+    counters: new Map(),
+    derived: new Map(),
+    unused: new Map(),
+  };
   const missing: string[] = [];
   for (const entry of entries) {
     const { name, role } = entry;
@@ -40,8 +46,8 @@ export function matchState(
       continue;
     }
     checkShape(entry, tensor, where);
-    if (role === 'counter') found.counters.set(name, BigInt(tensor.data[0] ?? 0));
-    else (role === 'derived' ? found.derived : found.tensors).set(name, toFloat32(tensor));
+    if (entry.dtype === 'I64') found.counters.set(name, BigInt(tensor.data[0] ?? 0));
+    else placeOf(found, role).set(name, toFloat32(tensor));
   }
   if (!strict) return found;
   const known = new Set(entries.map(({ name }) => name));
@@ -62,6 +68,46 @@ export function matchState(
     );
   }
   return found;
+}
+
+function placeOf(found: StateValues, role: StateEntry['role']): Map<string, Float32Array> {
+  return role === 'derived' ? found.derived : role === 'unused' ? found.unused : found.tensors;
+}
+
+/** The core's values in the order in which PyTorch keeps the tensor. */
+export function asStored(entry: StateEntry, values: Float32Array): Float32Array {
+  return entry.order === undefined ? values : transposed(entry.shape, values);
+}
+
+/** PyTorch's values in the order in which the core keeps the tensor. */
+export function asComputed(entry: StateEntry | undefined, values: Float32Array): Float32Array {
+  return entry?.order === undefined ? values : transposed(entry.shape, values);
+}
+
+/** (O, I, A, B) with its last two axes, which are of one length, exchanged. */
+function transposed(shape: readonly number[], values: Float32Array): Float32Array {
+  const size = shape.at(-1) ?? 1;
+  const result = new Float32Array(values.length);
+  for (let tap = 0; tap < values.length; tap += size * size) {
+    for (let i = 0; i < size; i++) {
+      for (let k = 0; k < size; k++) {
+        result[tap + i * size + k] = values[tap + k * size + i] ?? Number.NaN;
+      }
+    }
+  }
+  return result;
+}
+
+/** What a tensor holds that the model never uses: what was loaded, or how PyTorch begins a norm. */
+export function unusedValue(
+  { name, shape, dtype }: StateEntry,
+  unused: ReadonlyMap<string, Float32Array>,
+  counters: ReadonlyMap<string, bigint>,
+): Float32Array | bigint {
+  if (dtype === 'I64') return counters.get(name) ?? 0n;
+  const size = shape.reduce((product, n) => product * n, 1);
+  const one = /(^|\.)running_var$/.test(name) || (shape.length === 1 && name.endsWith('.weight'));
+  return unused.get(name) ?? new Float32Array(size).fill(one ? 1 : 0);
 }
 
 /** A tensor as it is written to a file. */

@@ -107,9 +107,9 @@ export class AudioTagger {
    * @throws PannsError `ERR_PANNS_OPTION`, and as {@link loadModel}
    */
   static async load(model: string | Model, options: TaggerOptions = {}): Promise<AudioTagger> {
-    const { device, threads, ...rest } = options;
+    const { device, threads, precision, ...rest } = options;
     if (model instanceof Model) return new AudioTagger(model, rest);
-    const loaded = await loadModel(model, { device, threads });
+    const loaded = await loadModel(model, { device, threads, precision });
     try {
       return new AudioTagger(loaded, rest, true);
     } catch (error) {
@@ -153,9 +153,11 @@ export class AudioTagger {
           const before = scores[k] ?? 0;
           scores[k] = aggregate === 'max' ? Math.max(before, score) : before + score;
         }
-        const features = rowOf(out.embedding.data, row, model.embeddingSize);
-        for (let e = 0; e < features.length; e++)
-          embedding[e] = (embedding[e] ?? 0) + (features[e] ?? 0);
+        if (model.embeddingSize > 0) {
+          const features = rowOf(out.embedding.data, row, model.embeddingSize);
+          for (let e = 0; e < features.length; e++)
+            embedding[e] = (embedding[e] ?? 0) + (features[e] ?? 0);
+        }
         end = Math.max(end, start + length);
       }
     }

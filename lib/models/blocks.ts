@@ -1,4 +1,4 @@
-import type { Builder, Extent, Tensor } from './graph.js';
+import type { Builder, Extent, Tensor } from './tensor.js';
 
 /** A block: twice or once convolution, norm and ReLU, then mean pooling over (time, frequency). */
 export type Block = (

@@ -1,9 +1,16 @@
 import type { LogmelOptions } from '../addon.js';
 import { checkOptions, PannsError } from '../errors.js';
-import type { SpecAugmentOptions } from './graph.js';
+import type { ModelRow } from './row.js';
+import type { SpecAugmentOptions } from './tensor.js';
 
 /** What turns logits into `clipwise_output`: scores of each class, of one of them, or nothing. */
 export type Activation = 'sigmoid' | 'softmax' | 'logits';
+
+/**
+ * What makes scores of features: the head for clips, or a head that scores segments of the time axis
+ * first and takes their maximum, mean, or attention-weighted mean as the clip's score.
+ */
+export type Head = 'clip' | 'max' | 'avg' | 'att';
 
 /** What every model takes; the defaults are those of the published checkpoints. */
 export interface ModelOptions {
@@ -21,13 +28,17 @@ export interface ModelOptions {
   fmin?: number | undefined;
   /** In Hz, at most half the sample rate; default 14000 or that half. */
   fmax?: number | undefined;
-  /** Probability after each block, `false` for none; default 0.2. The head's 0.5 stays. */
+  /** Probability after each block, `false` for none; default the paper's. The head's 0.5 stays. */
   dropout?: number | false | undefined;
   /** `false` for none; default stripes of 0..63 frames and 0..melBins/8-1 bins, two of each. */
   specAugment?: boolean | Partial<SpecAugmentOptions> | undefined;
-  /** Whether a training step may mix clips; default true. */
-  mixup?: boolean | undefined;
-  /** Default `'sigmoid'`. */
+  /** Whether a training step may mix clips, after the front-end (true, the default) or before it. */
+  mixup?: boolean | 'waveform' | undefined;
+  /** Default `'clip'`; the others add `framewise_output`. */
+  head?: Head | undefined;
+  /** E, the width of the layer before the classifier; default the paper's. */
+  embeddingSize?: number | undefined;
+  /** Default `'sigmoid'`; the only one for heads that score segments. */
   activation?: Activation | undefined;
 }
 
@@ -36,17 +47,20 @@ export interface ModelConfig extends LogmelOptions {
   readonly classes: number;
   readonly dropout: number;
   readonly specAugment: SpecAugmentOptions | false;
-  readonly mixup: boolean;
+  readonly mixup: boolean | 'waveform';
+  readonly head: Head;
+  readonly embeddingSize: number;
   readonly activation: Activation;
 }
 
 /** The names of {@link ModelOptions}. */
 export const modelOptionNames: readonly (keyof ModelOptions)[] = [
   ...(['classes', 'sampleRate', 'windowSize', 'hopSize', 'melBins', 'fmin', 'fmax'] as const),
-  ...(['dropout', 'specAugment', 'mixup', 'activation'] as const),
+  ...(['dropout', 'specAugment', 'mixup', 'head', 'embeddingSize', 'activation'] as const),
 ];
 
 const ACTIVATIONS: readonly Activation[] = ['sigmoid', 'softmax', 'logits'];
+export const HEADS: readonly Head[] = ['clip', 'max', 'avg', 'att'];
 
 /** The front-end at a sample rate: windows of 32 ms every 10 ms, 64 bins of 50..14000 Hz. */
 export function logmelDefaults(sampleRate: number): LogmelOptions {
@@ -64,14 +78,36 @@ export function logmelDefaults(sampleRate: number): LogmelOptions {
 /** A checkpoint holds the DFT as two (window / 2 + 1, window) tensors: 268 MB at this length. */
 const MOST_WINDOW = 8192;
 
+/** What a row says about options. */
+type RowOptions = Pick<ModelRow, 'name' | 'defaults' | 'without'>;
+
 /**
- * Fills in the defaults and checks every option.
+ * Fills in the defaults of a model and checks every option.
  *
  * @throws PannsError `ERR_PANNS_OPTION` naming the option and what it may be
  */
-export function resolveOptions(options: ModelOptions = {}): ModelConfig {
+export function resolveOptions(
+  options: ModelOptions = {},
+  row: RowOptions = { name: 'model' },
+): ModelConfig {
   checkOptions(options, modelOptionNames, 'model');
-  const { classes = 527, dropout = 0.2, mixup = true, activation = 'sigmoid' } = options;
+  const config = fillIn(options, row);
+  const { without = [] } = row;
+  if (without.length === 0) return config;
+  // The value that such an option has anyway may be given: a stored configuration holds it.
+  const usual = fillIn({ ...options, ...Object.fromEntries(without.map((key) => [key])) }, row);
+  for (const name of without) {
+    const same = JSON.stringify(usual[name]) === JSON.stringify(config[name]);
+    check(name, options[name], same, `left out: ${row.name} has no use for it`);
+  }
+  return config;
+}
+
+function fillIn(options: ModelOptions, row: RowOptions): ModelConfig {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  const chosen: ModelOptions = { ...row.defaults, ...Object.fromEntries(given) };
+  const { classes = 527, dropout = 0.2, mixup = true, activation = 'sigmoid' } = chosen;
+  const { head = 'clip', embeddingSize = 512 } = chosen;
   const count = typeof classes === 'number' ? classes : classes.length;
   check('classes', count, isWhole(count, 1), 'a whole number >= 1, or a list of names');
   if (typeof classes !== 'number') {
@@ -81,18 +117,25 @@ export function resolveOptions(options: ModelOptions = {}): ModelConfig {
   }
   const rate = dropout === false ? 0 : dropout;
   check('dropout', dropout, rate >= 0 && rate < 1, 'false or a number in 0..1, 1 excluded');
-  check('mixup', mixup, typeof mixup === 'boolean', 'true or false');
+  const mixes = typeof mixup === 'boolean' || mixup === 'waveform';
+  check('mixup', mixup, mixes, 'true, false or "waveform"');
+  check('head', head, HEADS.includes(head), `one of ${HEADS.join(', ')}`);
+  check('embeddingSize', embeddingSize, isWhole(embeddingSize, 1), 'a whole number >= 1');
   const known = ACTIVATIONS.includes(activation);
   check('activation', activation, known, `one of ${ACTIVATIONS.join(', ')}`);
-  const logmel = resolveLogmel(options);
+  const fits = head === 'clip' || activation === 'sigmoid';
+  check('activation', activation, fits, `"sigmoid" with the head "${head}"`);
+  const logmel = resolveLogmel(chosen);
   const { windowSize } = logmel;
   check('windowSize', windowSize, windowSize <= MOST_WINDOW, `at most ${MOST_WINDOW} samples`);
   return {
     classes: count,
     ...logmel,
     dropout: rate,
-    specAugment: resolveSpecAugment(options.specAugment ?? true, logmel.melBins),
+    specAugment: resolveSpecAugment(chosen.specAugment ?? true, logmel.melBins),
     mixup,
+    head,
+    embeddingSize,
     activation,
   };
 }

@@ -89,7 +89,8 @@ export async function evaluate(
       rows.set(waveform);
       const { clipwise_output, logits } = await model.infer(rows, {
         batch: rows.length / samples,
-        outputs: ['clipwise_output', 'logits'],
+        // Models that score segments have no logits of a clip, and train with bce alone.
+        outputs: loss === 'bce' ? ['clipwise_output'] : ['clipwise_output', 'logits'],
         ...(signal && { signal }),
       });
       const count = indices.length * classes;
@@ -122,7 +123,7 @@ export async function evaluate(
 
 /** S of a clip of that length: never under what the model needs. */
 export function clipSamples(model: Model, seconds: number): number {
-  return Math.max(model.minimumSamples, Math.round(seconds * model.sampleRate));
+  return model.lengthFor(Math.round(seconds * model.sampleRate));
 }
 
 /**

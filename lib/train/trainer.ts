@@ -3,8 +3,8 @@ import type { NativeSession } from '../addon.js';
 import { decodeClips } from '../audio/load.js';
 import type { BatchLoader, Decode } from '../data/loader.js';
 import { checkOptions, PannsError, throwIfAborted } from '../errors.js';
-import { type DeviceChoice, type Model, modelInternals } from '../inference/model.js';
-import { readModel } from '../inference/model_file.js';
+import { type Model, modelInternals } from '../inference/model.js';
+import { type LoadModelOptions, readModel } from '../inference/model_file.js';
 import { callNative } from '../native/call.js';
 import {
   type Best,
@@ -122,7 +122,7 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
       .parameters()
       .flatMap(({ name, trainable }) => (trainable ? [name] : []));
     this.model = model;
-    this.recipe = resolveRecipe(own, { activation, mixup, parameters });
+    this.recipe = resolveRecipe(own, { activation, mixup: mixup !== false, parameters });
     this.stepsPerEpoch = checkTraining(model, this.recipe, this.#options);
     const { epochs = 1, steps } = this.recipe;
     this.totalSteps = steps ?? Math.max(1, Math.round(epochs * this.stepsPerEpoch));
@@ -136,16 +136,22 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
    * Goes on from the newest checkpoint in a folder, exactly as if the training had never stopped.
    *
    * The model and the recipe come from the checkpoint, the data from `options`; recipe options given
-   * here take the place of the stored ones. The trainer's `model` is the caller's to dispose of.
+   * here take the place of the stored ones; `model` is the row of a network of one's own. The trainer's `model` is the caller's to dispose of.
    *
    * @throws PannsError `ERR_PANNS_CHECKPOINT` when there is no whole checkpoint, or the data set is
    *   another one; and as the constructor and {@link createModel}
    */
-  static async resume(folder: string, options: TrainerOptions & DeviceChoice): Promise<Trainer> {
-    const { device, threads, ...rest } = options;
+  static async resume(
+    folder: string,
+    options: TrainerOptions & LoadModelOptions,
+  ): Promise<Trainer> {
+    const { device, threads, precision, model: row, ...rest } = options;
     const latest = await openLatest(folder);
     try {
-      const model = await readModel(latest.file, latest.path, { device, threads });
+      const model = await readModel(latest.file, latest.path, {
+        ...{ device, threads, precision },
+        model: row,
+      });
       try {
         const stored = recipeOptions(latest.state.recipe);
         // A length given now takes the place of one given then, also in the other unit.

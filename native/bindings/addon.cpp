@@ -3,6 +3,7 @@
 
 #include "backends/cpu/tier.h"
 #include "bindings/audio.h"
+#include "bindings/device.h"
 #include "bindings/engine.h"
 #include "bindings/model.h"
 #include "bindings/testing.h"
@@ -41,6 +42,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   };
   exports.Set("version", PANNS_VERSION);
   add("cpu", cpu);
+  add("cudaStatus", cuda_status);
   add("stop", stop);
   add("audioLibrary", audio_library);
   add("setAudioLibraryFolder", set_audio_library_folder);

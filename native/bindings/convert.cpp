@@ -112,6 +112,16 @@ std::string text(const Napi::Object& o, const char* name) {
   return v.As<Napi::String>().Utf8Value();
 }
 
+int choice(const Napi::Object& o, const char* name, const std::vector<std::string>& names) {
+  const Napi::Value v = o.Get(name);
+  std::string list;
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (v.IsString() && v.As<Napi::String>().Utf8Value() == names[i]) return static_cast<int>(i);
+    list += (i > 0 ? " or '" : "'") + names[i] + "'";
+  }
+  throw bad(name, list.c_str());
+}
+
 std::vector<std::string> strings(const Napi::Value& value, const char* name) {
   if (!value.IsArray()) throw bad(name, "a list of strings");
   const auto list = value.As<Napi::Array>();

@@ -71,6 +71,9 @@ int64_t batch_size(const Napi::Value& value);
 int64_t sample_count(const Napi::Value& value);
 bool flag(const Napi::Object& o, const char* name);
 std::string text(const Napi::Object& o, const char* name);
+// The index among names of the text.
+int choice(const Napi::Object& o, const char* name, const std::vector<std::string>& names);
+inline bool given(const Napi::Object& o, const char* name) { return !o.Get(name).IsUndefined(); }
 std::vector<std::string> strings(const Napi::Value& list, const char* name);
 uint64_t bigint(const Napi::Value& value, const char* name);
 

@@ -36,6 +36,17 @@ frontend::LogmelConfig to_config(const Napi::Value& value) {
   c.mel_bins = integer(o, "melBins");
   c.fmin = number(o, "fmin");
   c.fmax = number(o, "fmax");
+  if (given(o, "windowLength")) c.window_length = integer(o, "windowLength");
+  if (given(o, "periodic")) c.periodic = flag(o, "periodic");
+  if (given(o, "preemphasis")) c.preemphasis = number(o, "preemphasis");
+  if (given(o, "melScale")) {
+    c.mel_scale = static_cast<ops::MelScale>(choice(o, "melScale", {"slaney", "kaldi"}));
+  }
+  if (given(o, "log")) {
+    c.log = static_cast<ops::LogKind>(choice(o, "log", {"decibel", "natural"}));
+  }
+  if (given(o, "shift")) c.shift = number(o, "shift");
+  if (given(o, "scale")) c.scale = number(o, "scale");
   c.validate();
   return c;
 }
@@ -94,7 +105,7 @@ Napi::Value frontend_tensors(const Napi::CallbackInfo& info) {
     auto mel = std::make_shared<std::vector<float>>();
     return instance(info.Env())
         .compute->post(info.Env(), {[=](const auto&) {
-                                      *stft = frontend::stft_kernels(config.window_size);
+                                      *stft = frontend::stft_kernels(config);
                                       *mel = frontend::mel_filter_bank(config).dense();
                                     },
                                     [=](Napi::Env env) -> Napi::Value {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "bindings/convert.h"
+#include "bindings/device.h"
 #include "graph/fuse.h"
 
 namespace panns::bindings {
@@ -212,20 +213,11 @@ Napi::Value create_model(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const auto state = std::make_shared<ModelState>();
     state->spec = to_spec(info[0]);
-    PANNS_CHECK(info[1].IsObject(), "ERR_PANNS_OPTION", "device", "expected an object");
-    const auto device = info[1].As<Napi::Object>();
-    const std::string kind = bindings::text(device, "device");
-    const auto threads = integer(device, "threads");
-    PANNS_CHECK(kind == "cpu" || kind == "null", "ERR_PANNS_DEVICE", "device",
-                "expected 'cpu' or 'null', got '", kind, "'");
-    // More threads than this only wait for each other; it also bounds a mistyped number.
-    PANNS_CHECK(threads >= 0 && threads <= 1024, "ERR_PANNS_OPTION", "threads",
-                "expected 0 (one a core) to 1024, got ", threads);
+    const DeviceChoice device = to_device_choice(info[1]);
     const int64_t samples = sample_count(info[2]);
     Job job;
     job.work = [=](const auto&) {
-      state->device = kind == "null" ? backends::make_null_device()
-                                     : backends::make_cpu_device(static_cast<int>(threads));
+      state->device = make_device(device);
       const graph::Graph g = graph::parse(state->spec, {1, samples, false, false});
       state->parameters = std::make_unique<graph::Parameters>(g, *state->device);
     };

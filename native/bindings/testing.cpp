@@ -1,9 +1,10 @@
 #include "bindings/testing.h"
 
-#include <algorithm>
-#include <limits>
+#include <cstddef>
+#include <vector>
 
 #include "bindings/convert.h"
+#include "bindings/device.h"
 #include "bindings/model.h"
 #include "graph/fuse.h"
 
@@ -15,7 +16,7 @@ struct Extra {
   bool training = false, relu = false, pool = false, frozen = false;
   double dropout = 0;
   int64_t mask = 0, in_channels = 0;
-  ops::Pair in_extent{0, 0};
+  ops::Pair in_extent{0, 0}, channels{0, 0};
 };
 
 Extra take_extra(const Napi::Object& attrs) {
@@ -40,6 +41,8 @@ Extra take_extra(const Napi::Object& attrs) {
   whole("in_channels", e.in_channels);
   whole("in_t", e.in_extent[0]);
   whole("in_f", e.in_extent[1]);
+  whole("channels_a", e.channels[0]);
+  whole("channels_b", e.channels[1]);
   if (attrs.Has("dropout")) {
     e.dropout = number(attrs, "dropout");
     attrs.Delete("dropout");
@@ -63,6 +66,8 @@ ops::Attrs parse_attrs(ops::Op op, ops::AttrMap& map, const Extra& e) {
       a.frozen = e.frozen;
       a.in_channels = e.in_channels;
       a.in_extent = e.in_extent;
+    } else if constexpr (std::is_same_v<T, ops::ConcatAttrs>) {
+      a.channels = e.channels;
     } else if constexpr (std::is_same_v<T, ops::LinearAttrs>) {
       a.relu = e.relu;
     } else if constexpr (std::is_same_v<T, ops::DropoutAttrs> ||
@@ -161,10 +166,13 @@ Napi::Value run_op(const Napi::CallbackInfo& info) {
     if (so.Has("step")) state.step = static_cast<uint32_t>(integer(so, "step"));
     if (so.Has("lr")) state.lr = static_cast<float>(number(so, "lr"));
     if (so.Has("maxNorm")) state.max_norm = static_cast<float>(number(so, "maxNorm"));
+    const DeviceChoice choice = info[4].IsObject() ? to_device_choice(info[4]) : DeviceChoice{};
+    // Eager: kernel by kernel, and not as a recording of them.
+    const bool eager = info[4].IsObject() && info[4].As<Napi::Object>().Has("eager");
     auto outputs = std::make_shared<std::vector<HostTensor>>();
     Job job;
     job.work = [=](const auto&) {
-      const auto device = backends::make_cpu_device(0);
+      const auto device = make_device(choice);
       const auto stream = device->stream();
       graph::Graph g;
       std::vector<graph::ValueId> in;
@@ -174,6 +182,7 @@ Napi::Value run_op(const Napi::CallbackInfo& info) {
       for (size_t i = 0; i < node.out.size(); ++i) g.outputs[cat("out", i)] = node.out[i];
       graph::Program::Options options;
       options.reuse_memory = false;
+      options.capture = !eager;
       graph::Program program(std::move(g), *device, {}, options);
       const auto read = [&](graph::ValueId v) {
         HostTensor t{program.graph().spec(v), {}};
@@ -185,13 +194,12 @@ Napi::Value run_op(const Napi::CallbackInfo& info) {
         device->import_value(*stream, (*inputs)[i].spec, (*inputs)[i].data.data(),
                              program.address(in[i]));
       }
-      // Poison: what a kernel does not write shows as NaN.
-      for (graph::ValueId v : node.out) {
-        auto* p = static_cast<float*>(program.address(v));
-        std::fill(p, p + device->bytes(program.graph().spec(v)) / sizeof(float),
-                  std::numeric_limits<float>::quiet_NaN());
-      }
       program.refresh(*stream);
+      // Poison: what a kernel does not write shows as NaN. All bits set are one in every type.
+      for (graph::ValueId v : node.out) {
+        const std::vector<std::byte> ones(device->bytes(program.graph().spec(v)), std::byte{0xff});
+        stream->upload(program.address(v), ones.data(), ones.size());
+      }
       program.run(*stream, state);
       for (graph::ValueId v : node.out) read(v);
       if (in_place(op)) {
@@ -204,6 +212,7 @@ Napi::Value run_op(const Napi::CallbackInfo& info) {
         const auto after = program.read_state(*stream);
         outputs->push_back({{Shape{2}, ops::Form::dense}, {after.grad_norm, after.grad_scale}});
       }
+      stream->synchronize();
     };
     job.result = [=](Napi::Env env) -> Napi::Value {
       auto all = Napi::Array::New(env);

@@ -35,12 +35,41 @@ void LogmelConfig::validate() const {
   // The logarithm of the kernels does not know subnormal numbers.
   PANNS_CHECK(amin >= FLT_MIN && amin <= 1, kCode, kWhere, "amin must lie in ", FLT_MIN,
               "..1, got ", amin);
+  // A symmetric Hann window of two samples is zero.
+  PANNS_CHECK(window_length == 0 || (window_length >= 3 && window_length <= window_size), kCode,
+              kWhere, "window_length must lie in 3..window_size = ", window_size, " samples, got ",
+              window_length);
+  PANNS_CHECK(preemphasis >= -1 && preemphasis <= 1, kCode, kWhere,
+              "preemphasis must lie in -1..1, got ", preemphasis);
+  PANNS_CHECK(std::isfinite(shift), kCode, kWhere, "shift must be finite, got ", shift);
+  PANNS_CHECK(std::isfinite(scale) && scale != 0, kCode, kWhere,
+              "scale must be finite and not 0, got ", scale);
 }
 
 void LogmelConfig::check_samples(int64_t samples) const {
   PANNS_CHECK(samples >= min_samples(), "ERR_PANNS_SHAPE", kWhere, "expected clips of at least ",
-              min_samples(), " samples (reflect padding needs more than window_size / 2), got ",
-              samples, "; pad the clips first");
+              min_samples(), " samples (reflect padding needs more than window_size / 2",
+              lost() > 0 ? ", pre-emphasis one more" : "", "), got ", samples,
+              "; pad the clips first");
+}
+
+LogmelConfig config_of(const ops::LogmelAttrs& attrs) {
+  LogmelConfig config;
+  config.sample_rate = attrs.sample_rate;
+  config.window_size = attrs.window_size;
+  config.hop_size = attrs.hop_size;
+  config.mel_bins = attrs.mel_bins;
+  config.fmin = attrs.fmin;
+  config.fmax = attrs.fmax;
+  config.window_length = attrs.window_length;
+  config.periodic = attrs.periodic;
+  config.preemphasis = attrs.preemphasis;
+  config.mel_scale = attrs.mel_scale;
+  config.log = attrs.log;
+  config.shift = attrs.shift;
+  config.scale = attrs.scale;
+  config.validate();
+  return config;
 }
 
 }  // namespace panns::frontend

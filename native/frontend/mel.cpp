@@ -11,14 +11,50 @@ constexpr double kKneeHz = 1000;
 constexpr double kKneeMel = kKneeHz / kHzPerMel;
 const double kLogStep = std::log(6.4) / 27;
 
-// The corners of the triangles: mels + 2 points, evenly spaced in mel.
-std::vector<double> corners(const LogmelConfig& config) {
-  const double low = hz_to_mel(config.fmin), high = hz_to_mel(config.fmax);
-  const double step = (high - low) / static_cast<double>(config.mel_bins + 1);
-  std::vector<double> hz(static_cast<size_t>(config.mel_bins + 2));
-  for (size_t i = 0; i < hz.size(); ++i) hz[i] = mel_to_hz(low + static_cast<double>(i) * step);
-  hz.back() = mel_to_hz(high);
-  return hz;
+// Triangles along some axis, on which the bins of the DFT lie at rising points.
+struct Triangles {
+  std::vector<double> corners;  // mels + 2: filter m has its foot, top and foot at m, m + 1, m + 2
+  std::vector<double> bins;
+  std::vector<double> heights;  // mels
+};
+
+// n points from low to high, evenly spaced.
+std::vector<double> spaced(double low, double high, int64_t n) {
+  const double step = (high - low) / static_cast<double>(n - 1);
+  std::vector<double> points(static_cast<size_t>(n));
+  for (size_t i = 0; i < points.size(); ++i) points[i] = low + static_cast<double>(i) * step;
+  points.back() = high;
+  return points;
+}
+
+// The axis is Hz.
+Triangles slaney(const LogmelConfig& config) {
+  Triangles t;
+  for (double mel : spaced(hz_to_mel(config.fmin), hz_to_mel(config.fmax), config.mel_bins + 2)) {
+    t.corners.push_back(mel_to_hz(mel));
+  }
+  // Written as numpy.fft.rfftfreq computes it: sample_rate / window_size rounds differently.
+  const double spacing = 1.0 / (static_cast<double>(config.window_size) *
+                                (1.0 / static_cast<double>(config.sample_rate)));
+  for (int64_t k = 0; k < config.bins(); ++k) t.bins.push_back(static_cast<double>(k) * spacing);
+  for (size_t m = 0; m + 2 < t.corners.size(); ++m) {
+    t.heights.push_back(2.0 / (t.corners[m + 2] - t.corners[m]));
+  }
+  return t;
+}
+
+// The axis is mel.
+Triangles kaldi(const LogmelConfig& config) {
+  Triangles t;
+  t.corners =
+      spaced(hz_to_kaldi_mel(config.fmin), hz_to_kaldi_mel(config.fmax), config.mel_bins + 2);
+  const double spacing =
+      static_cast<double>(config.sample_rate) / static_cast<double>(config.window_size);
+  for (int64_t k = 0; k + 1 < config.bins(); ++k) {
+    t.bins.push_back(hz_to_kaldi_mel(static_cast<double>(k) * spacing));
+  }
+  t.heights.assign(static_cast<size_t>(config.mel_bins), 1.0);
+  return t;
 }
 
 }  // namespace
@@ -31,30 +67,24 @@ double mel_to_hz(double mel) {
   return mel < kKneeMel ? mel * kHzPerMel : kKneeHz * std::exp(kLogStep * (mel - kKneeMel));
 }
 
+double hz_to_kaldi_mel(double hz) { return 1127 * std::log1p(hz / 700); }
+
 MelFilterBank mel_filter_bank(const LogmelConfig& config) {
   config.validate();
-  const std::vector<double> hz = corners(config);
-  // Written as numpy.fft.rfftfreq computes it: sample_rate / window_size rounds differently.
-  const double spacing = 1.0 / (static_cast<double>(config.window_size) *
-                                (1.0 / static_cast<double>(config.sample_rate)));
-
+  const Triangles t = config.mel_scale == ops::MelScale::kaldi ? kaldi(config) : slaney(config);
   MelFilterBank bank;
   bank.bins = config.bins();
   bank.mels = config.mel_bins;
-  for (size_t m = 0; m + 2 < hz.size(); ++m) {
-    const double rise = hz[m + 1] - hz[m], fall = hz[m + 2] - hz[m + 1];
-    const double area = 2.0 / (hz[m + 2] - hz[m]);
-    bank.first.push_back(0);
-    bank.count.push_back(0);
+  for (size_t m = 0; m < t.heights.size(); ++m) {
+    const double foot = t.corners[m], top = t.corners[m + 1], end = t.corners[m + 2];
+    const auto first = std::upper_bound(t.bins.begin(), t.bins.end(), foot);
+    const auto last = std::lower_bound(first, t.bins.end(), end);
+    bank.first.push_back(first < last ? first - t.bins.begin() : 0);
+    bank.count.push_back(last - first);
     bank.offset.push_back(static_cast<int64_t>(bank.weights.size()));
-    const auto begin = static_cast<int64_t>(hz[m] / spacing);
-    const auto end = std::min(bank.bins, static_cast<int64_t>(hz[m + 2] / spacing) + 2);
-    for (int64_t k = begin; k < end; ++k) {
-      const double f = static_cast<double>(k) * spacing;
-      const double weight = std::min((f - hz[m]) / rise, (hz[m + 2] - f) / fall);
-      if (!(weight > 0)) continue;
-      if (bank.count[m]++ == 0) bank.first[m] = k;
-      bank.weights.push_back(weight * area);
+    for (auto at = first; at < last; ++at) {
+      bank.weights.push_back(std::min((*at - foot) / (top - foot), (end - *at) / (end - top)) *
+                             t.heights[m]);
     }
   }
   return bank;

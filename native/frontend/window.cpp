@@ -1,9 +1,8 @@
 #include "frontend/window.h"
 
+#include <algorithm>
 #include <cmath>
 #include <complex>
-
-#include "core/error.h"
 
 namespace panns::frontend {
 namespace {
@@ -40,22 +39,30 @@ double log_modulus(Complex z) {
 
 }  // namespace
 
-std::vector<double> hann(int64_t n) {
+std::vector<double> hann(int64_t n, bool periodic) {
+  const auto period = static_cast<double>(periodic ? n : n - 1);
   std::vector<double> window(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i) {
-    window[static_cast<size_t>(i)] =
-        0.5 - 0.5 * std::cos(kTau * static_cast<double>(i) / static_cast<double>(n));
+    window[static_cast<size_t>(i)] = 0.5 - 0.5 * std::cos(kTau * static_cast<double>(i) / period);
   }
   return window;
 }
 
-StftKernels stft_kernels(int64_t n) {
-  PANNS_CHECK(n >= 2 && n % 2 == 0, "ERR_PANNS_OPTION", "stft",
-              "window_size must be even and at least 2, got ", n);
+std::vector<double> frame_window(const LogmelConfig& config) {
+  config.validate();
+  const int64_t length = config.window_length > 0 ? config.window_length : config.window_size;
+  std::vector<double> frame(static_cast<size_t>(config.window_size), 0.0);
+  const std::vector<double> window = hann(length, config.periodic);
+  std::copy(window.begin(), window.end(), frame.begin() + (config.window_size - length) / 2);
+  return frame;
+}
+
+StftKernels stft_kernels(const LogmelConfig& config) {
+  const std::vector<double> window = frame_window(config);
+  const int64_t n = config.window_size;
   const double angle = -kTau / static_cast<double>(n);
   const Complex root(std::cos(angle), std::sin(angle));
   const double log_root = log_modulus(root), arg_root = std::arg(root);
-  const std::vector<double> window = hann(n);
 
   StftKernels kernels;
   const int64_t bins = n / 2 + 1;

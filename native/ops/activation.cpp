@@ -1,4 +1,4 @@
-// Elementwise ops and softmax. Backward reads the output, which forward keeps anyway.
+// Elementwise ops and softmax. Backward reads the output, which forward keeps anyway, unless said.
 #include "ops/op.h"
 
 namespace panns::ops {
@@ -21,12 +21,33 @@ const OpDef relu_def = {
 };
 const OpDef relu_backward_def = {.name = "relu_backward", .infer = same};
 
+// min(max(x, 0), 6)
+const OpDef relu6_def = {
+    .name = "relu6",
+    .infer = same,
+    .grad =
+        [](GradContext& g) {
+          g.add(0, g.emit(Op::relu6_backward, NoAttrs{}, {g.output(0), g.grad()})[0]);
+        },
+    .parse = no_attrs,
+};
+const OpDef relu6_backward_def = {.name = "relu6_backward", .infer = same};
+
+// x * min(max(x + 3, 0), 6) / 6; not monotonic, so backward reads the input.
+const OpDef hard_swish_def = {
+    .name = "hard_swish",
+    .infer = same,
+    .grad =
+        [](GradContext& g) {
+          g.add(0, g.emit(Op::hard_swish_backward, NoAttrs{}, {g.input(0), g.grad()})[0]);
+        },
+    .parse = no_attrs,
+};
+const OpDef hard_swish_backward_def = {.name = "hard_swish_backward", .infer = same};
+
 const OpDef sigmoid_def = {
     .name = "sigmoid",
-    .infer = [](const Attrs&, const Specs& in, const std::string& where) -> Specs {
-      expect_dense(in[0], 2, where);
-      return {in[0]};
-    },
+    .infer = same,
     .grad =
         [](GradContext& g) {
           g.add(0, g.emit(Op::sigmoid_backward, NoAttrs{}, {g.output(0), g.grad()})[0]);

@@ -9,6 +9,10 @@ constexpr int64_t kBig = int64_t{1} << 30;
 
 std::string by(Pair p) { return cat(p[0], "x", p[1]); }
 
+Init weight_init(AttrMap& map) {
+  return static_cast<Init>(map.choice("init", 0, {"xavier", "kaiming", "normal"}));
+}
+
 }  // namespace
 
 LogmelAttrs LogmelAttrs::parse(AttrMap& map) {
@@ -19,11 +23,26 @@ LogmelAttrs LogmelAttrs::parse(AttrMap& map) {
   a.mel_bins = map.integer("mel_bins", a.mel_bins, 1, 4096);
   a.fmin = map.number("fmin", a.fmin, 0, 384000);
   a.fmax = map.number("fmax", a.fmax, 0, 384000);
+  a.window_length = map.integer("window_length", a.window_size, 1, a.window_size);
+  a.periodic = map.flag("periodic", a.periodic);
+  a.preemphasis = map.number("preemphasis", a.preemphasis, -1, 1);
+  a.mel_scale = static_cast<MelScale>(map.choice("mel_scale", 0, {"slaney", "kaldi"}));
+  a.log = static_cast<LogKind>(map.choice("log", 0, {"decibel", "natural"}));
+  a.shift = map.number("shift", a.shift, -1e6, 1e6);
+  a.scale = map.number("scale", a.scale, -1e6, 1e6);
   return a;
 }
 std::string LogmelAttrs::text() const {
-  return cat("rate=", sample_rate, " window=", window_size, " hop=", hop_size, " mel=", mel_bins,
-             " fmin=", fmin, " fmax=", fmax);
+  std::string s = cat("rate=", sample_rate, " window=", window_size, " hop=", hop_size,
+                      " mel=", mel_bins, " fmin=", fmin, " fmax=", fmax);
+  if (window_length != window_size) s += cat(" length=", window_length);
+  if (!periodic) s += " symmetric";
+  if (preemphasis != 0) s += cat(" preemphasis=", preemphasis);
+  if (mel_scale == MelScale::kaldi) s += " kaldi";
+  if (log == LogKind::natural) s += " natural";
+  if (shift != 0) s += cat(" shift=", shift);
+  if (scale != 1) s += cat(" scale=", scale);
+  return s;
 }
 
 PoolAttrs PoolAttrs::parse(AttrMap& map) {
@@ -90,6 +109,7 @@ ConvAttrs ConvAttrs::parse(AttrMap& map) {
   a.dilation = map.pair("dilation", {1, 1}, 1, 1 << 16);
   a.groups = map.integer("groups", 1, 1, 1 << 20);
   a.bias = map.flag("bias", false);
+  a.init = weight_init(map);
   PANNS_CHECK(a.out_channels > 0, "ERR_PANNS_SPEC", map.where(), "expected out_channels, got none");
   return a;
 }
@@ -116,10 +136,25 @@ std::string ReduceAttrs::text() const {
   return cat(names[static_cast<int>(kind)], " over ", axis == Axis::freq ? "freq" : "time");
 }
 
+BinsAttrs BinsAttrs::parse(AttrMap& map) {
+  BinsAttrs a;
+  a.bins = map.integer("bins", 1, 1, 1 << 20);
+  return a;
+}
+std::string BinsAttrs::text() const { return cat("bins=", bins); }
+
+UpsampleAttrs UpsampleAttrs::parse(AttrMap& map) {
+  UpsampleAttrs a;
+  a.ratio = map.integer("ratio", 1, 1, 1 << 20);
+  return a;
+}
+std::string UpsampleAttrs::text() const { return cat("x", ratio); }
+
 LinearAttrs LinearAttrs::parse(AttrMap& map) {
   LinearAttrs a;
   a.out_features = map.integer("out_features", 0, 1, 1 << 24);
   a.bias = map.flag("bias", true);
+  a.init = weight_init(map);
   PANNS_CHECK(a.out_features > 0, "ERR_PANNS_SPEC", map.where(), "expected out_features, got none");
   return a;
 }

@@ -18,9 +18,19 @@ struct NoAttrs {
   std::string text() const { return ""; }
 };
 
+enum class MelScale : uint8_t { slaney, kaldi };
+enum class LogKind : uint8_t { decibel, natural };  // 10 log10(max(x, 1e-10)), ln(x + 1e-5)
+
+// The defaults are PANNs' front-end; those of the second half differ in MobileNetV3's.
 struct LogmelAttrs {
   int64_t sample_rate = 32000, window_size = 1024, hop_size = 320, mel_bins = 64;
   double fmin = 50, fmax = 14000;
+  int64_t window_length = 1024;  // of the Hann window, centred in window_size; parse: window_size
+  bool periodic = true;          // the Hann window; false: symmetric
+  double preemphasis = 0;        // not 0: of y[i] = x[i + 1] - preemphasis * x[i] instead of x
+  MelScale mel_scale = MelScale::slaney;
+  LogKind log = LogKind::decibel;
+  double shift = 0, scale = 1;  // (log + shift) * scale
   static LogmelAttrs parse(AttrMap& map);
   std::string text() const;
 };
@@ -72,11 +82,16 @@ struct SpecAugmentAttrs {
   std::string text() const;
 };
 
+// How a weight begins: Xavier uniform (PANNs), Kaiming normal by fan-out (MobileNetV3's
+// convolutions), normal with a standard deviation of 0.01 (its linear layers).
+enum class Init : uint8_t { xavier, kaiming, normal, zeros, ones };
+
 struct ConvAttrs {
   int64_t out_channels = 0;
   Pair kernel{1, 1}, stride{1, 1}, padding{0, 0}, dilation{1, 1};
   int64_t groups = 1;
   bool bias = false;
+  Init init = Init::xavier;
   // epilogue, set by fusion only: y = avg_pool_2x2(relu(conv(x) + bias))
   bool relu = false, avg_pool_2x2 = false;
   // The weight does not change between calls, so a backend may keep it in a form of its own.
@@ -98,9 +113,30 @@ struct ReduceAttrs {
   std::string text() const;
 };
 
+// The channels of the two maps, first and second; set by differentiation only.
+struct ConcatAttrs {
+  Pair channels{0, 0};
+  static ConcatAttrs parse(AttrMap&) { return {}; }
+  std::string text() const { return ""; }
+};
+
+struct BinsAttrs {
+  int64_t bins = 1;
+  static BinsAttrs parse(AttrMap& map);
+  std::string text() const;
+};
+
+// Frames that stand for one of the map's.
+struct UpsampleAttrs {
+  int64_t ratio = 1;
+  static UpsampleAttrs parse(AttrMap& map);
+  std::string text() const;
+};
+
 struct LinearAttrs {
   int64_t out_features = 0;
   bool bias = true;
+  Init init = Init::xavier;
   bool relu = false;  // set by fusion only
   static LinearAttrs parse(AttrMap& map);
   std::string text() const;
@@ -121,9 +157,9 @@ struct SgdAttrs {
   std::string text() const;
 };
 
-using Attrs =
-    std::variant<NoAttrs, LogmelAttrs, BatchNormAttrs, FoldAttrs, SpecAugmentAttrs, ConvAttrs,
-                 PoolAttrs, DropoutAttrs, ReduceAttrs, LinearAttrs, AdamAttrs, SgdAttrs>;
+using Attrs = std::variant<NoAttrs, LogmelAttrs, BatchNormAttrs, FoldAttrs, SpecAugmentAttrs,
+                           ConvAttrs, PoolAttrs, DropoutAttrs, ReduceAttrs, ConcatAttrs, BinsAttrs,
+                           UpsampleAttrs, LinearAttrs, AdamAttrs, SgdAttrs>;
 
 std::string text(const Attrs& attrs);
 

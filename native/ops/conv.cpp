@@ -67,7 +67,7 @@ const OpDef conv_def = {
       PANNS_CHECK(c % a.groups == 0 && a.out_channels % a.groups == 0, "ERR_PANNS_SHAPE", where,
                   "expected channels that ", a.groups, " groups divide, got ", c, " in and ",
                   a.out_channels, " out");
-      std::vector<ParamSpec> p{{"weight", {filter(a, c), Form::filter}, Init::xavier, true}};
+      std::vector<ParamSpec> p{{"weight", {filter(a, c), Form::filter}, a.init, true}};
       if (a.bias) p.push_back({"bias", {Shape{a.out_channels}, Form::dense}, Init::zeros, true});
       return p;
     },

@@ -25,7 +25,7 @@ const OpDef linear_def = {
       const auto& a = as<LinearAttrs>(attrs);
       expect_dense(x, 2, where);
       std::vector<ParamSpec> p{
-          {"weight", {Shape{a.out_features, x.shape[1]}, Form::dense}, Init::xavier, true}};
+          {"weight", {Shape{a.out_features, x.shape[1]}, Form::dense}, a.init, true}};
       if (a.bias) p.push_back({"bias", {Shape{a.out_features}, Form::dense}, Init::zeros, true});
       return p;
     },

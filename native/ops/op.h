@@ -26,8 +26,6 @@ struct TensorSpec {
   Form form = Form::dense;
 };
 
-enum class Init : uint8_t { xavier, zeros, ones };
-
 // A parameter or buffer that a node owns, as PyTorch names it below the node's path.
 struct ParamSpec {
   const char* suffix;

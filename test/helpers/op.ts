@@ -7,6 +7,7 @@ import { loadNative } from '../../lib/native.js';
 import { type Oracle, openOracle } from './oracle.js';
 import { type Peer, startPeer } from './peer.js';
 import { type Draws, openDraws } from './random.js';
+import { record } from './record.js';
 import { compare, type Kind, worstErrors } from './tolerance.js';
 
 export type Attrs = Parameters<NativeAddon['runOp']>[1];
@@ -96,9 +97,12 @@ export async function openLab(t: Test): Promise<Lab> {
   return {
     ...openDraws(t),
     oracle: await openOracle(t),
-    run: async ({ op, attrs = {}, inputs, state = {} }) =>
+    run: async (call) => {
+      record(call);
+      const { op, attrs = {}, inputs, state = {} } = call;
       // runOp takes attributes out of the object it is given.
-      native.runOp(op, { ...attrs }, [...inputs], state),
+      return native.runOp(op, { ...attrs }, [...inputs], state);
+    },
     tiers: new Map(slower.map((name) => [name, worker({ PANNS_CPU: name })])),
     single: noSingle === '' ? worker({ PANNS_CPU: tier }, ['taskset', '-c', '0']) : undefined,
     noSingle,

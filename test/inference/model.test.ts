@@ -63,7 +63,10 @@ t.test('one clip is scored alike alone, in a batch, padded, and in shared memory
   padded.set(short);
   const flat = new Float32Array([...long, ...padded]);
   const expected = await scores(model, flat, 2);
-  t.same(await scores(model, [long, short]), expected, 'a list is padded to the longest');
+  const mixed = await scores(model, [long, short, long]);
+  const alone = [...(await scores(model, long)), ...(await scores(model, short))];
+  t.same([...mixed.slice(0, 6)], alone, 'in a list each clip is padded for itself');
+  t.same(mixed.slice(6), mixed.slice(0, 3), 'rows come back in their order');
   const shared = allocate(flat.length);
   shared.set(flat);
   t.same(await scores(model, shared, 2), expected, 'memory read in place');

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <random>
 #include <string>
@@ -220,10 +221,11 @@ Tensor with_epilogue(Case& c, const ConvEpilogue& e) {
 }
 
 const char* name(ConvAlgo a) {
-  return a == ConvAlgo::generic    ? "generic"
-         : a == ConvAlgo::direct   ? "direct"
-         : a == ConvAlgo::winograd ? "winograd"
-                                   : "automatic";
+  return a == ConvAlgo::generic     ? "generic"
+         : a == ConvAlgo::direct    ? "direct"
+         : a == ConvAlgo::depthwise ? "depthwise"
+         : a == ConvAlgo::winograd  ? "winograd"
+                                    : "automatic";
 }
 const char* name(ConvPass p) {
   return p == ConvPass::forward         ? "forward"
@@ -239,7 +241,7 @@ std::string name(const ConvShape& s) {
 constexpr ConvPass kPasses[] = {ConvPass::forward, ConvPass::backward_data,
                                 ConvPass::backward_weight};
 constexpr ConvAlgo kAlgos[] = {ConvAlgo::automatic, ConvAlgo::generic, ConvAlgo::direct,
-                               ConvAlgo::winograd};
+                               ConvAlgo::depthwise, ConvAlgo::winograd};
 
 // The worst error of each (tier, family, pass) over all shapes, and where.
 struct Tally {
@@ -248,11 +250,12 @@ struct Tally {
   std::string where, complaint;
 };
 
-using Tallies = Tally[4][3];
+constexpr size_t kAlgoCount = std::size(kAlgos);
+using Tallies = Tally[kAlgoCount][3];
 
 void check_case(Case& c, Tier tier, Tallies& tally) {
   const ConvShape& s = c.s;
-  for (size_t a = 0; a < 4; ++a) {
+  for (size_t a = 0; a < kAlgoCount; ++a) {
     for (size_t p = 0; p < 3; ++p) {
       if (!Conv::supports(s, kPasses[p], kAlgos[a])) continue;
       for (const bool frozen : {false, true}) {
@@ -284,6 +287,23 @@ ConvShape square(int64_t n, int64_t in_c, int64_t out_c, int64_t t, int64_t f, i
           .kernel_f = k,
           .pad_t = k / 2,
           .pad_f = k / 2};
+}
+
+ConvShape depthwise(int64_t n, int64_t c, int64_t t, int64_t f, int64_t k, int64_t stride) {
+  ConvShape s = square(n, c, c, t, f, k);
+  s.stride_t = s.stride_f = stride;
+  s.groups = c;
+  return s;
+}
+
+ConvShape wave(int64_t n, int64_t in_c, int64_t out_c, int64_t t, int64_t dilation) {
+  return {.n = n,
+          .in_c = in_c,
+          .out_c = out_c,
+          .in_t = t,
+          .kernel_t = 3,
+          .pad_t = dilation,
+          .dilation_t = dilation};
 }
 
 std::vector<ConvShape> chosen_shapes() {
@@ -352,6 +372,20 @@ std::vector<ConvShape> chosen_shapes() {
     d.out_c = 2 * c;
     list.push_back(d);
   }
+  // Three taps along time, as Winograd computes them: dilations that leave tiles half outside.
+  for (int64_t d : {1, 2, 3}) {
+    for (int64_t t : {1, 2, 5, 24, 97}) list.push_back(wave(2, 32, 20, t, d));
+    list.push_back(wave(1, 48, 64, 1003, d));
+  }
+  list.push_back(wave(1, 18, 32, 9000, 2));         // several chunks of tiles
+  list.push_back(wave(1, 600, 590, 30, 1));         // a large weight
+  list.push_back(depthwise(1, 24, 261, 19, 5, 1));  // several stretches of time, tasks of rows
+  list.push_back(depthwise(3, 40, 259, 10, 5, 2));
+  list.push_back(depthwise(2, 17, 130, 9, 3, 1));
+  list.push_back(depthwise(1, 72, 31, 2, 3, 1));
+  list.push_back(depthwise(2, 16, 1, 1, 3, 2));
+  list.push_back(depthwise(2, 33, 18, 5, 2, 2));
+  list.push_back(depthwise(70, 3, 9, 4, 4, 1));  // more tasks than partial gradients
   ConvShape g = square(1, 48, 24, 10, 5, 3);
   g.groups = 4;
   list.push_back(g);
@@ -383,11 +417,19 @@ ConvShape random_shape() {
       for (int64_t g : {8, 4, 2}) {
         if (s.in_c % g == 0 && s.out_c % g == 0) s.groups = g;
       }
+    } else if (pick(0, 3) == 0) {  // depthwise
+      s.out_c = s.groups = s.in_c;
+      s.dilation_t = 1;
     }
-    if (pick(0, 2) == 0) {  // Winograd's own shape
+    if (pick(0, 2) == 0) {  // Winograd's own shapes
       s.kernel_t = s.kernel_f = pick(0, 1) == 0 ? 3 : 5;
       s.stride_t = s.stride_f = s.dilation_t = s.dilation_f = 1;
       s.pad_t = s.pad_f = s.kernel_t / 2;
+    } else if (pick(0, 3) == 0) {
+      s.kernel_t = 3;
+      s.in_f = s.kernel_f = s.stride_t = s.stride_f = 1;
+      s.pad_f = 0;
+      s.pad_t = s.dilation_t;
     }
     if (s.in_t + 2 * s.pad_t > s.dilation_t * (s.kernel_t - 1) &&
         s.in_f + 2 * s.pad_f > s.dilation_f * (s.kernel_f - 1)) {
@@ -414,7 +456,7 @@ void test_shapes() {
     for (size_t i = 0; i < all.size(); ++i) check_case(c, all[i], tallies[i]);
   }
   for (size_t i = 0; i < all.size(); ++i) {
-    for (size_t a = 0; a < 4; ++a) {
+    for (size_t a = 0; a < kAlgoCount; ++a) {
       for (size_t p = 0; p < 3; ++p) {
         const Tally& t = tallies[i][a][p];
         const bool winograd = kAlgos[a] == ConvAlgo::winograd || kAlgos[a] == ConvAlgo::automatic;
@@ -438,7 +480,9 @@ void test_epilogues() {
       for (const ConvShape& s :
            {square(2, 32, 48, 13, 7, 3), square(1, 20, 24, 9, 4, 3), square(2, 1, 20, 31, 6, 3),
             square(1, 16, 1, 8, 4, 3), square(1, 32, 256, 31, 2, 3), square(1, 32, 32, 263, 5, 3),
-            square(1, 32, 40, 10, 10, 5), square(1, 16, 16, 1, 1, 3)}) {
+            square(1, 32, 40, 10, 10, 5), square(1, 16, 16, 1, 1, 3),
+            depthwise(2, 24, 263, 11, 3, 1), wave(2, 32, 40, 200, 2),
+            depthwise(1, 40, 21, 8, 5, 2)}) {
         if (!Conv::supports(s, ConvPass::forward, algo)) continue;
         Case c(s);
         for (int bits = 1; bits < 8; ++bits) {
@@ -466,8 +510,10 @@ void test_threads() {
   for (ConvAlgo algo : kAlgos) {
     bool equal = true;
     std::string complaint;
-    for (const ConvShape& s : {square(2, 32, 64, 150, 6, 3), square(1, 64, 160, 31, 2, 3),
-                               square(2, 1, 32, 200, 9, 3), square(1, 48, 32, 40, 5, 5)}) {
+    for (const ConvShape& s :
+         {square(2, 32, 64, 150, 6, 3), square(1, 64, 160, 31, 2, 3), square(2, 1, 32, 200, 9, 3),
+          square(1, 48, 32, 40, 5, 5), wave(2, 32, 48, 700, 2), wave(1, 64, 64, 60, 1),
+          depthwise(2, 40, 200, 18, 3, 1), depthwise(1, 24, 150, 9, 5, 2)}) {
       Case c(s);
       for (ConvPass pass : kPasses) {
         if (!Conv::supports(s, pass, algo)) continue;

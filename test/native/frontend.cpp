@@ -1,5 +1,5 @@
 // The log-mel front-end against double-precision code that follows the definitions, and against
-// numbers measured on the published models (panns reference, sections 2 and 10).
+// numbers measured on the published models.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -24,6 +24,8 @@ using panns::ThreadPool;
 using panns::cpu::Logmel;
 using panns::cpu::LogmelOutput;
 using panns::frontend::LogmelConfig;
+using panns::ops::LogKind;
+using panns::ops::MelScale;
 
 constexpr double kPi = 3.14159265358979323846;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -40,7 +42,7 @@ std::vector<float> noise(int64_t count) {
 // ---- the oracle
 
 struct Oracle {
-  std::vector<double> power, db;  // (T, bins), (T, mels)
+  std::vector<double> power, bands, logmel;  // (T, bins), (T, mels) twice
 };
 
 double slaney_mel(double hz) {
@@ -50,14 +52,50 @@ double slaney_hz(double mel) {
   return mel < 15 ? 200 * mel / 3 : 1000 * std::pow(6.4, (mel - 15) / 27);
 }
 
-Oracle oracle(const LogmelConfig& c, const float* x, int64_t samples) {
+double kaldi_mel(double hz) { return 1127 * std::log(1 + hz / 700); }
+
+// Sample i of the window that lies in the middle of n samples.
+double hann(const LogmelConfig& c, int64_t i) {
+  const int64_t length = c.window_length > 0 ? c.window_length : c.window_size;
+  i -= (c.window_size - length) / 2;
+  if (i < 0 || i >= length) return 0;
+  const auto period = static_cast<double>(c.periodic ? length : length - 1);
+  return std::pow(std::sin(kPi * static_cast<double>(i) / period), 2);
+}
+
+// The weight of bin k in band m, from the band's corners along the axis.
+double mel_weight(const LogmelConfig& c, int64_t m, int64_t k) {
+  const bool kaldi = c.mel_scale == MelScale::kaldi;
+  if (kaldi && 2 * k == c.window_size) return 0;
+  const auto to_mel = kaldi ? kaldi_mel : slaney_mel;
+  const double low = to_mel(c.fmin), high = to_mel(c.fmax);
+  double corner[3];
+  for (int64_t i = 0; i < 3; ++i) {
+    corner[i] =
+        low + (high - low) * static_cast<double>(m + i) / static_cast<double>(c.mel_bins + 1);
+    if (!kaldi) corner[i] = slaney_hz(corner[i]);
+  }
+  const double hz = static_cast<double>(k * c.sample_rate) / static_cast<double>(c.window_size);
+  const double at = kaldi ? kaldi_mel(hz) : hz;
+  const double rise = (at - corner[0]) / (corner[1] - corner[0]);
+  const double fall = (corner[2] - at) / (corner[2] - corner[1]);
+  const double height = kaldi ? 1 : 2 / (corner[2] - corner[0]);
+  return std::max(0.0, std::min(rise, fall)) * height;
+}
+
+Oracle oracle(const LogmelConfig& c, const float* wave, int64_t samples) {
+  std::vector<double> x(wave, wave + samples);
+  if (c.preemphasis != 0) {
+    for (size_t i = 0; i + 1 < x.size(); ++i) x[i] = x[i + 1] - c.preemphasis * x[i];
+    x.pop_back();
+    --samples;
+  }
   const int64_t n = c.window_size, bins = n / 2 + 1, frames = samples / c.hop_size + 1;
   std::vector<double> cosine, sine;
   for (int64_t i = 0; i < n; ++i) {
     cosine.push_back(std::cos(2 * kPi * static_cast<double>(i) / static_cast<double>(n)));
     sine.push_back(std::sin(2 * kPi * static_cast<double>(i) / static_cast<double>(n)));
   }
-  const double low = slaney_mel(c.fmin), high = slaney_mel(c.fmax);
   Oracle o;
   for (int64_t t = 0; t < frames; ++t) {
     std::vector<double> frame;
@@ -65,7 +103,7 @@ Oracle oracle(const LogmelConfig& c, const float* x, int64_t samples) {
       int64_t at = t * c.hop_size + i - n / 2;
       if (at < 0) at = -at;
       if (at >= samples) at = 2 * (samples - 1) - at;
-      frame.push_back(x[at] * (0.5 - 0.5 * cosine[static_cast<size_t>(i)]));
+      frame.push_back(x[static_cast<size_t>(at)] * hann(c, i));
     }
     for (int64_t k = 0; k < bins; ++k) {
       double re = 0, im = 0;
@@ -75,21 +113,21 @@ Oracle oracle(const LogmelConfig& c, const float* x, int64_t samples) {
       }
       o.power.push_back(re * re + im * im);
     }
-    for (int64_t m = 0; m < c.mel_bins; ++m) {
-      double corner[3], sum = 0;
-      for (int64_t i = 0; i < 3; ++i) {
-        corner[i] = slaney_hz(low + (high - low) * static_cast<double>(m + i) /
-                                        static_cast<double>(c.mel_bins + 1));
+  }
+  o.bands.resize(static_cast<size_t>(frames * c.mel_bins));
+  for (int64_t m = 0; m < c.mel_bins; ++m) {
+    for (int64_t k = 0; k < bins; ++k) {
+      const double weight = mel_weight(c, m, k);
+      for (int64_t t = 0; weight > 0 && t < frames; ++t) {
+        o.bands[static_cast<size_t>(t * c.mel_bins + m)] +=
+            weight * o.power[static_cast<size_t>(t * bins + k)];
       }
-      for (int64_t k = 0; k < bins; ++k) {
-        const double f = static_cast<double>(k * c.sample_rate) / static_cast<double>(n);
-        const double rise = (f - corner[0]) / (corner[1] - corner[0]);
-        const double fall = (corner[2] - f) / (corner[2] - corner[1]);
-        const double weight = std::max(0.0, std::min(rise, fall)) * 2 / (corner[2] - corner[0]);
-        sum += weight * o.power[static_cast<size_t>(t * bins + k)];
-      }
-      o.db.push_back(10 * std::log10(std::max(sum, c.amin)));
     }
+  }
+  for (double band : o.bands) {
+    const double y =
+        c.log == LogKind::natural ? std::log(band + 1e-5) : 10 * std::log10(std::max(band, c.amin));
+    o.logmel.push_back((y + c.shift) * c.scale);
   }
   return o;
 }
@@ -134,6 +172,36 @@ double worst(const std::vector<A>& a, const std::vector<B>& b) {
   return most;
 }
 
+// The largest error of a log-mel in dB, over the bands that a float transform can tell: fainter
+// ones than 50 dB below the loudest are noise of its rounding.
+double worst_db(const LogmelConfig& c, const std::vector<float>& got, const Oracle& o) {
+  const double unit = (c.log == LogKind::natural ? 10 / std::log(10.0) : 1) / std::fabs(c.scale);
+  const double least = 1e-5 * *std::max_element(o.bands.begin(), o.bands.end());
+  std::vector<double> loud, want;
+  for (size_t i = 0; i < std::min(got.size(), o.bands.size()); ++i) {
+    // An empty band is silence exactly.
+    if (o.bands[i] > 0 && o.bands[i] < least && std::isfinite(got[i])) continue;
+    loud.push_back(got[i]);
+    want.push_back(o.logmel[i]);
+  }
+  return got.size() == o.bands.size() ? worst(loud, want) * unit : 1e30;
+}
+
+LogmelConfig mobilenet() {
+  LogmelConfig c;
+  c.mel_bins = 128;
+  c.fmin = 0;
+  c.fmax = 15000;
+  c.window_length = 800;
+  c.periodic = false;
+  c.preemphasis = 0.97;
+  c.mel_scale = MelScale::kaldi;
+  c.log = LogKind::natural;
+  c.shift = 4.5;
+  c.scale = 0.2;
+  return c;
+}
+
 std::string code_of(const LogmelConfig& config, int64_t samples, const char* word) {
   try {
     run(config, noise(samples), 1, LogmelOutput::map);
@@ -154,25 +222,40 @@ uint64_t fnv1a(const std::vector<float>& values) {
 
 void any_size() {
   // Powers of two, mixed radices, half windows that are primes, hops above the window.
-  const LogmelConfig configs[] = {
+  std::vector<LogmelConfig> configs = {
       {32000, 1024, 320, 64, 50, 14000}, {16000, 512, 160, 64, 50, 8000},
       {8000, 256, 80, 64, 50, 4000},     {32000, 1024, 320, 128, 50, 14000},
       {44100, 2048, 441, 80, 0, 22050},  {16000, 400, 160, 40, 20, 7600},
       {22050, 1018, 256, 20, 0, 8000},   {8000, 210, 50, 30, 0, 4000},
       {8000, 254, 300, 30, 0, 4000},     {8000, 32, 7, 6, 0, 4000},
       {8000, 10, 3, 2, 0, 4000},         {8000, 4, 1, 1, 0, 4000}};
+  // Each again with settings beyond PANNs', all different.
+  for (size_t i = 0; i < 12; ++i) {
+    LogmelConfig c = configs[i];
+    c.window_length = std::uniform_int_distribution<int64_t>(3, c.window_size)(rng);
+    c.periodic = i % 2 == 0;
+    c.preemphasis = i % 3 == 0 ? 0 : std::uniform_real_distribution<double>(-1, 1)(rng);
+    c.mel_scale = i % 5 == 1 ? MelScale::slaney : MelScale::kaldi;
+    c.log = i % 4 == 1 ? LogKind::decibel : LogKind::natural;
+    c.shift = static_cast<double>(i) - 4;
+    c.scale = i % 2 == 0 ? 0.2 : -2;
+    configs.push_back(c);
+  }
+  configs.push_back(mobilenet());
   for (const LogmelConfig& c : configs) {
     const int64_t samples =
         c.min_samples() + std::uniform_int_distribution<int64_t>(0, 20 * c.hop_size)(rng);
     const std::vector<float> x = noise(samples);
     const Oracle o = oracle(c, x.data(), samples);
-    const std::string name = cat("window ", c.window_size, ", hop ", c.hop_size, ", ", c.mel_bins,
-                                 " mels, ", samples, " samples: ");
+    const std::string name =
+        cat("window ", c.window_length > 0 ? cat(c.window_length, " in ") : "", c.window_size,
+            ", hop ", c.hop_size, ", ", c.mel_bins, " mels, pre-emphasis ", c.preemphasis, ", ",
+            samples, " samples: ");
     const double scale = *std::max_element(o.power.begin(), o.power.end());
     const double power = worst(run(c, x, 1, LogmelOutput::spectrum), o.power) / scale;
     tap::ok(power < 1e-6, name + cat("power within 1e-6 of the largest (", power, ")"));
     const std::vector<float> rows = run(c, x, 1, LogmelOutput::rows);
-    const double db = worst(rows, o.db);
+    const double db = worst_db(c, rows, o);
     tap::ok(db < 1e-3, name + cat("log-mel within 1e-3 dB (", db, ")"));
     const int64_t frames = c.frames(samples);
     std::vector<float> turned(rows.size());
@@ -186,15 +269,16 @@ void any_size() {
 }
 
 void shortest_clip() {
-  const LogmelConfig c;
-  const std::vector<float> x = noise(c.min_samples());
-  const double db =
-      worst(run(c, x, 1, LogmelOutput::rows), oracle(c, x.data(), c.min_samples()).db);
-  tap::ok(db < 1e-3, cat("513 samples, the fewest that reflect, within 1e-3 dB (", db, ")"));
+  for (const LogmelConfig& c : {LogmelConfig{}, mobilenet()}) {
+    const int64_t samples = c.min_samples();
+    tap::ok(samples == (c.preemphasis != 0 ? 514 : 513), "the fewest samples that reflect");
+    const std::vector<float> x = noise(samples);
+    const double db = worst_db(c, run(c, x, 1, LogmelOutput::rows), oracle(c, x.data(), samples));
+    tap::ok(db < 1e-3, cat(samples, " samples within 1e-3 dB (", db, ")"));
+  }
 }
 
-void batches_and_threads() {
-  const LogmelConfig c;
+void batches_and_threads(const LogmelConfig& c) {
   constexpr int64_t kSamples = 5000, kClips = 5;
   const std::vector<float> x = noise(kClips * kSamples);
   const std::vector<float> all = run(c, x, kClips, LogmelOutput::map);
@@ -209,8 +293,7 @@ void batches_and_threads() {
   tap::ok(run(c, x, kClips, LogmelOutput::map, 3) == all, "3 threads equal 1, bit for bit");
 }
 
-void integers() {
-  const LogmelConfig c{16000, 512, 160, 64, 50, 8000};
+void integers(const LogmelConfig& c) {
   std::uniform_int_distribution<int> any(-32768, 32767);
   std::vector<int16_t> x(7001);
   std::vector<float> wide;
@@ -264,9 +347,44 @@ void errors() {
   tap::ok(code_of(with([](auto& c) { c.sample_rate = 0; }), 2000, "sample_rate") == option,
           "a rate of 0 is an error");
   tap::ok(code_of(with([](auto& c) { c.amin = 0; }), 2000, "amin") == option, "amin 0 is an error");
+  tap::ok(code_of(mobilenet(), 513, "at least 514") == "ERR_PANNS_SHAPE",
+          "513 samples are too few for pre-emphasis");
+  tap::ok(code_of(with([](auto& c) { c.window_length = 1025; }), 2000, "1025") == option,
+          "a window longer than the frame is an error");
+  tap::ok(code_of(with([](auto& c) { c.window_length = 2; }), 2000, "got 2") == option,
+          "a window of two samples is an error");
+  tap::ok(code_of(with([](auto& c) { c.preemphasis = -1.5; }), 2000, "-1.5") == option,
+          "pre-emphasis beyond 1 is an error");
+  tap::ok(code_of(with([](auto& c) { c.scale = 0; }), 2000, "scale") == option,
+          "a scale of 0 is an error");
+  tap::ok(code_of(with([](auto& c) { c.shift = std::nan(""); }), 2000, "shift") == option,
+          "a shift that is NaN is an error");
 }
 
 // ---- numbers of the published models
+
+// torchaudio.compliance.kaldi.get_mel_banks in float64, with a row of zeros for the last bin.
+void kaldi_filter_bank() {
+  const panns::frontend::MelFilterBank bank = mel_filter_bank(mobilenet());
+  tap::ok(bank.weights.size() == 947 && *std::min_element(bank.count.begin(), bank.count.end()) > 0,
+          "Kaldi's filter bank: 947 weights, no filter is empty");
+  const int64_t first[] = {1, 1, 2, 2, 3};
+  tap::ok(std::equal(first, first + 5, bank.first.begin()) &&
+              bank.first.back() + bank.count.back() - 1 == 479,
+          "Kaldi's filter bank: first bins, last bin");
+  double sum = 0;
+  for (double w : bank.weights) sum += w;
+  tap::ok(std::fabs(sum - 473.49055127265) < 1e-9 &&
+              std::fabs(bank.weights.front() - .188593189148516) < 1e-12 &&
+              std::fabs(bank.weights.back() - .082635260256756) < 1e-12,
+          "Kaldi's filter bank: sum, first and last weight");
+  // 38 * (32000 / 76) rounds to a little less than 16000.
+  LogmelConfig wide{32000, 76, 20, 10, 0, 16000};
+  wide.mel_scale = MelScale::kaldi;
+  const panns::frontend::MelFilterBank all = mel_filter_bank(wide);
+  tap::ok(all.bins == 39 && all.first.back() + all.count.back() == 38,
+          "Kaldi's filter bank leaves the last bin out");
+}
 
 void filter_banks() {
   struct Facts {
@@ -315,10 +433,10 @@ void filter_banks() {
 }
 
 void stft_kernels() {
-  const auto genuine = panns::frontend::stft_kernels(1024);
+  const auto genuine = panns::frontend::stft_kernels(LogmelConfig{});
   tap::ok(fnv1a(genuine.real) == 0x589d8b1a9368f99a && fnv1a(genuine.imag) == 0x5e67bf40ff08b142,
           "conv_real and conv_imag of 32 kHz models, bit for bit");
-  const auto small = panns::frontend::stft_kernels(256);
+  const auto small = panns::frontend::stft_kernels({8000, 256, 80, 64, 50, 4000});
   tap::ok(fnv1a(small.real) == 0x8154b394adf660b8 && fnv1a(small.imag) == 0xd6f7b39d662ad786,
           "conv_real and conv_imag of 8 kHz models, bit for bit");
   const std::vector<double> w = panns::frontend::hann(1024);
@@ -330,6 +448,12 @@ void stft_kernels() {
   tap::ok(
       w[0] == 0 && w[512] == 1 && std::fabs(sum - 512) < 1e-9 && std::fabs(squares - 384) < 1e-9,
       "the Hann window is periodic: 0, 1, sum N / 2, sum of squares 3 N / 8");
+  const std::vector<double> f = panns::frontend::frame_window(mobilenet());
+  double uneven = 0;
+  for (size_t i = 0; i < 512; ++i) uneven = std::max(uneven, std::fabs(f[i] - f[1023 - i]));
+  tap::ok(f.size() == 1024 && uneven < 1e-15, "a symmetric window lies in the middle of its frame");
+  tap::ok(f[112] == 0 && f[113] > 0 && f[511] < 1 && f[511] > 0.999,
+          "800 samples of 1024 begin at 112, and no sample is the top");
 }
 
 void known_sounds() {
@@ -419,11 +543,14 @@ void resource_clip() {
 int main() {
   any_size();
   shortest_clip();
-  batches_and_threads();
-  integers();
+  batches_and_threads(LogmelConfig{});
+  batches_and_threads(mobilenet());
+  integers({16000, 512, 160, 64, 50, 8000});
+  integers(mobilenet());
   not_finite();
   errors();
   filter_banks();
+  kaldi_filter_bank();
   stft_kernels();
   known_sounds();
   resource_clip();

@@ -8,12 +8,38 @@ const lab = await openLab(t);
 const shapes = [
   [2, 20, 5, 7],
   [3, 1, 9, 4],
+  [2, 17, 300, 5],
 ];
 const backward = (op: string) => (dy: OpTensor, outputs: readonly OpTensor[]) => [
   { op, inputs: [outputs[0] as OpTensor, dy], of: [0] },
 ];
 
+/** Spread so that both clamps are met. */
+const clamped = (op: 'relu6' | 'hard_swish', x: OpTensor): OpCase => ({
+  name: `${x.form} ${x.shape.join('x')}`,
+  op,
+  inputs: [x],
+  kind: op === 'relu6' ? 'exact' : 'once',
+  backward: (dy, outputs) => [
+    // hard_swish is not monotonic: its slope follows from x alone.
+    { op: `${op}_backward`, inputs: [op === 'relu6' ? (outputs[0] as OpTensor) : x, dy], of: [0] },
+  ],
+});
+
 await checkOps(t, lab, [
+  ...(['relu6', 'hard_swish'] as const).flatMap((op) => [
+    ...shapes.map((shape) => clamped(op, map(shape, lab.normals(sizeOf(shape), 5)))),
+    clamped(op, dense([5, 37], lab.normals(185, 5))),
+  ]),
+  ...shapes.map(
+    (shape): OpCase => ({
+      name: shape.join('x'),
+      op: 'sigmoid',
+      inputs: [map(shape, lab.normals(sizeOf(shape), 4))],
+      kind: 'function',
+      backward: backward('sigmoid_backward'),
+    }),
+  ),
   ...shapes.map(
     (shape): OpCase => ({
       name: shape.join('x'),
@@ -60,6 +86,15 @@ t.test('relu: a negative zero and a NaN', async (t) => {
   t.same([...(y?.data ?? [])].slice(3), [0, 2]);
   t.ok(Number.isNaN(y?.data[2]), 'a NaN is not hidden');
   t.equal(Math.abs(y?.data[0] ?? 1), 0);
+});
+
+t.test('relu6 and hard_swish: a NaN is not hidden', async (t) => {
+  const x = Float32Array.of(Number.NaN, -4, 8);
+  for (const op of ['relu6', 'hard_swish']) {
+    const [y] = await lab.run({ op, inputs: [dense([1, 3], x)] });
+    t.ok(Number.isNaN(y?.data[0]), op);
+    t.equal(Math.abs(y?.data[1] ?? 1), 0, op);
+  }
 });
 
 t.test('sigmoid: saturates without NaN', async (t) => {

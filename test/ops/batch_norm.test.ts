@@ -131,6 +131,9 @@ await checkOps(t, lab, [
   evaluated([2, 1, 9, 64], 'freq'),
   evaluated([1, 1, 1, 5], 'freq'),
   trained([2, 16, 5, 6], 'channel', { eps: 1e-3, momentum: 0.4 }),
+  trained([2, 40, 6, 3], 'channel', { eps: 1e-3, momentum: 0.01, zero_gamma: true }),
+  evaluated([2, 40, 6, 3], 'channel', { eps: 1e-3 }),
+  trained([2, 17, 41, 1], 'channel'),
   trained([3, 1, 9, 8], 'channel'),
   ...epilogues.flatMap((extra) => [
     trained([2, 20, 7, 5], 'channel', extra),

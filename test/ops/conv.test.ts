@@ -147,6 +147,50 @@ const rows: readonly Row[] = [
     kernel: [2, 5],
     attrs: { padding: [0, 2] },
   },
+  {
+    name: '1-d: the first of LeeNet',
+    x: [2, 1, 100, 1],
+    out: 64,
+    kernel: [3, 1],
+    attrs: { padding: [1, 0], stride: [3, 1] },
+  },
+  {
+    name: '1-d: the first of DaiNet',
+    x: [2, 1, 337, 1],
+    out: 64,
+    kernel: [80, 1],
+    attrs: { stride: [4, 1] },
+  },
+  // With a bias, as every odd row.
+  { name: '1-d: 1x1 to classes', x: [2, 48, 7, 1], out: 527, kernel: [1, 1] },
+  {
+    name: '1-d: dilated, channels between blocks of 16',
+    x: [1, 40, 21, 1],
+    out: 72,
+    kernel: [3, 1],
+    attrs: { padding: [2, 0], dilation: [2, 1] },
+  },
+  {
+    name: 'depthwise, strided',
+    x: [2, 24, 9, 7],
+    out: 24,
+    kernel: [3, 3],
+    attrs: { padding: 1, groups: 24, stride: 2 },
+  },
+  {
+    name: 'depthwise 5x5',
+    x: [1, 40, 8, 6],
+    out: 40,
+    kernel: [5, 5],
+    attrs: { padding: 2, groups: 40 },
+  },
+  {
+    name: 'depthwise 5x5, strided',
+    x: [2, 17, 11, 8],
+    out: 17,
+    kernel: [5, 5],
+    attrs: { padding: 2, groups: 17, stride: 2 },
+  },
 ];
 
 /** The forward op's inputs and attributes, scaled so that results are around one. */

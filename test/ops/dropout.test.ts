@@ -21,8 +21,8 @@ await checkOps(
   t,
   lab,
   [0, 0.2, 0.5, 0.9].flatMap((p) =>
-    [x, dense([4, 37], lab.normals(148))].map((input) => ({
-      name: `p ${p} of a ${input.form}`,
+    [x, map([2, 17, 37, 3], lab.normals(3774)), dense([4, 37], lab.normals(148))].map((input) => ({
+      name: `p ${p} of a ${input.form} ${input.shape.join('x')}`,
       op: 'dropout',
       attrs: { p, mask },
       inputs: [input],
@@ -44,18 +44,22 @@ const stays = (element: number, p: number) =>
 t.test('the mask is that of Philox, element by element', async (t) => {
   const p = Math.fround(0.2);
   const scale = Math.fround(1 / Math.fround(1 - p));
-  const [clips = 0, channels = 0, frames = 0, bins = 0] = shape;
-  const want: number[] = [];
-  for (let n = 0; n < clips; n++) {
-    for (let c = 0; c < channels; c++) {
-      for (let i = 0; i < frames * bins; i++) {
-        // NHWC, whatever the layout in memory.
-        const keep = stays((n * frames * bins + i) * channels + c, p);
-        want.push(keep ? Math.fround((x.data[want.length] as number) * scale) : 0);
+  // Channels that fill whole random calls, that do not, and a single one.
+  for (const dims of [shape, [2, 17, 19, 3], [1, 6, 5, 2], [2, 1, 37, 5]]) {
+    const [clips = 0, channels = 0, frames = 0, bins = 0] = dims;
+    const input = dims === shape ? x : map(dims, lab.normals(sizeOf(dims)));
+    const want: number[] = [];
+    for (let n = 0; n < clips; n++) {
+      for (let c = 0; c < channels; c++) {
+        for (let i = 0; i < frames * bins; i++) {
+          // NHWC, whatever the layout in memory.
+          const keep = stays((n * frames * bins + i) * channels + c, p);
+          want.push(keep ? Math.fround((input.data[want.length] as number) * scale) : 0);
+        }
       }
     }
+    t.same([...(await drop(input, p)).data], want, dims.join('x'));
   }
-  t.same([...(await drop(x, p)).data], want);
   const flat = dense([3, 50], lab.normals(150));
   const kept = [...flat.data].map((v, i) => (stays(i, p) ? Math.fround(v * scale) : 0));
   t.same([...(await drop(flat, p)).data], kept, 'dense: the flat index');

@@ -18,9 +18,25 @@ const windows: readonly Attrs[] = [
   { kernel: [5, 3], stride: [1, 2], padding: [2, 0] },
 ];
 
-const cases = windows.flatMap((window, i) =>
+/** As networks on the waveform have them: one bin, and frames that windows do not divide. */
+const lines = [
+  [2, 64, 50, 1],
+  [1, 17, 49, 1],
+  [2, 1, 31, 1],
+  [1, 527, 11, 1],
+];
+const lineWindows: readonly Attrs[] = [
+  { kernel: [3, 1], stride: [3, 1], padding: [1, 0] },
+  { kernel: [4, 1], stride: [4, 1], padding: 0 },
+  { kernel: [3, 1], stride: 1, padding: [1, 0] },
+];
+
+const pairs = [
+  ...windows.map((window, i) => [window, shapes[i % shapes.length] as number[]] as const),
+  ...lineWindows.flatMap((window) => lines.map((shape) => [window, shape] as const)),
+];
+const cases = pairs.flatMap(([window, shape]) =>
   ['avg', 'max', 'avg+max'].map((kind): OpCase => {
-    const shape = shapes[i % shapes.length] as number[];
     const attrs = { ...window, kind };
     const x = map(shape, lab.normals(sizeOf(shape)));
     return {

@@ -21,12 +21,16 @@ await checkOps(t, lab, [
     [2, 20, 5, 7],
     [2, 64, 3, 2],
     [1, 1, 4, 64],
+    [1, 17, 5, 3],
+    [1, 527, 3, 2],
   ].map((shape) => reduce({ axis: 'freq', kind: 'mean' }, shape)),
   ...['mean', 'max', 'max+mean'].flatMap((kind) =>
     [
       [2, 20, 31, 1],
       [3, 64, 1, 1],
       [1, 1, 300, 1],
+      [2, 17, 7, 1],
+      [1, 527, 9, 1],
     ].map((shape) => reduce({ axis: 'time', kind }, shape)),
   ),
 ]);

@@ -24,15 +24,34 @@ def filter_bank(rate, window, bins, fmin, fmax):
     return torch.from_numpy(mel.T)
 
 
+def kaldi_filter_bank(rate, window, bins, fmin, fmax):
+    """(window / 2 + 1, bins): triangles over mel, of height one; none holds the last bin."""
+
+    def kaldi_mel(hz):
+        return 1127 * np.log(1 + hz / 700)
+
+    corners = np.linspace(kaldi_mel(fmin), kaldi_mel(fmax), bins + 2)
+    at = kaldi_mel(np.arange(window // 2) * rate / window)[:, None]
+    rise = (at - corners[:-2]) / np.diff(corners)[:-1]
+    fall = (corners[2:] - at) / np.diff(corners)[1:]
+    weights = np.maximum(0, np.minimum(rise, fall))
+    return torch.from_numpy(np.vstack([weights, np.zeros(bins)]))
+
+
 def logmel(a, x):
-    """(N, S) to (N, 1, T, F) in dB."""
-    window, hop = a["window_size"], a["hop_size"]
-    hann = torch.hann_window(window, periodic=True, dtype=torch.float64)
-    padded = F.pad(x[:, None], (window // 2, window // 2), mode="reflect")[:, 0]
-    frames = padded.unfold(1, window, hop) * hann
-    power = torch.fft.rfft(frames).abs() ** 2
-    bank = filter_bank(a["sample_rate"], window, a["mel_bins"], a["fmin"], a["fmax"])
-    return 10 * torch.log10((power @ bank).clamp(min=1e-10))[:, None]
+    """(N, S) to (N, 1, T, F): PANNs' front-end, or that of EfficientAT's MobileNetV3."""
+    window = a["window_size"]
+    length = a.get("window_length", window)
+    if a.get("preemphasis"):
+        x = x[:, 1:] - a["preemphasis"] * x[:, :-1]
+    hann = torch.hann_window(length, periodic=a.get("periodic", True), dtype=torch.float64)
+    spectrum = torch.stft(x, window, a["hop_size"], length, hann, center=True, return_complex=True)
+    power = spectrum.abs().transpose(1, 2) ** 2
+    bank = kaldi_filter_bank if a.get("mel_scale") == "kaldi" else filter_bank
+    bands = power @ bank(a["sample_rate"], window, a["mel_bins"], a["fmin"], a["fmax"])
+    natural = a.get("log") == "natural"
+    y = torch.log(bands + 1e-5) if natural else 10 * torch.log10(bands.clamp(min=1e-10))
+    return ((y + a.get("shift", 0)) * a.get("scale", 1))[:, None]
 
 
 def batch_norm(a, x, gamma, beta, mean, var):
@@ -81,6 +100,23 @@ def reduce(a, x):
     return {"mean": x.mean(2), "max": x.amax(2), "max+mean": x.amax(2) + x.mean(2)}[a["kind"]]
 
 
+def fold(a, x):
+    n, c, t, _ = x.shape
+    return x.reshape(n, c // a["bins"], a["bins"], t).transpose(2, 3)
+
+
+def attention_pool(a, attention, x):
+    weights = F.softmax(attention.clamp(-10, 10), 2)
+    return (weights * x).sum((2, 3))
+
+
+def upsample(a, x, like):
+    frames = like.shape[2]
+    y = x[..., 0].repeat_interleave(a["ratio"], 2)
+    rest = max(frames - y.shape[2], 0)
+    return torch.cat([y, y[..., -1:].expand(-1, -1, rest)], 2)[..., :frames].transpose(1, 2)
+
+
 def linear(a, x, w, bias=None):
     return epilogue(a, F.linear(x, w, bias))
 
@@ -99,7 +135,15 @@ OPS = {
     "reduce": reduce,
     "linear": linear,
     "mixup": mixup,
+    "fold": fold,
+    "attention_pool": attention_pool,
+    "upsample": upsample,
     "relu": lambda a, x: F.relu(x),
+    "relu6": lambda a, x: F.relu6(x),
+    "hard_swish": lambda a, x: F.hardswish(x),
+    "concat": lambda a, x, y: torch.cat([x, y], 1),
+    "scale": lambda a, x, s: x * s[..., None, None],
+    "unsqueeze": lambda a, x: x[:, None, :, None],
     "add": lambda a, x, y: x + y,
     "sigmoid": lambda a, x: torch.sigmoid(x),
     "softmax": lambda a, x: F.softmax(x, -1),

@@ -12,9 +12,13 @@ import traceback
 
 import numpy as np
 
+# Threads that spin while they wait take the cores from the tests, which run at the same time.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 def functions():
-    import models
+    import networks
+    import onnx_graph
     import ops
 
     return {
@@ -24,9 +28,13 @@ def functions():
         "optimize": ops.optimize,
         "clip": ops.clip,
         "mel": ops.mel,
-        "create": models.create,
-        "infer": models.infer,
-        "train": models.train,
+        "create": networks.create,
+        "infer": networks.infer,
+        "calibrate": networks.calibrate,
+        "train": networks.train,
+        "onnx_versions": onnx_graph.versions,
+        "onnx_check": onnx_graph.check,
+        "onnx_run": onnx_graph.run,
     }
 
 

@@ -5,8 +5,9 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import type { SessionOptions, Spec } from '../../lib/addon.js';
 import { createRandom } from '../../lib/data/random.js';
-import { buildGraph, type GraphDescription } from '../../lib/models/graph.js';
+import { buildGraph } from '../../lib/models/graph.js';
 import { describeModel } from '../../lib/models/index.js';
+import type { GraphDescription } from '../../lib/models/tensor.js';
 import { packageRoot } from '../../lib/native.js';
 
 const require = createRequire(import.meta.url);
@@ -26,7 +27,7 @@ export function smallModel(channels = 16): GraphDescription {
       fmin: 50,
       fmax: 4000,
     };
-    let x = b.batchNorm('bn0', b.logmel(waveform, front), 'freq');
+    let x = b.batchNorm('bn0', b.logmel(waveform, front), { over: 'freq' });
     x = b.mixup(b.specAugment(x, { timeWidth: 8, freqWidth: 4 }));
     for (const name of ['block1', 'block2']) {
       x = b.conv(`${name}.conv`, x, { channels, kernel: 3, padding: 1 });
@@ -36,6 +37,62 @@ export function smallModel(channels = 16): GraphDescription {
     const embedding = b.relu(b.linear('fc1', pooled, 2 * channels));
     const logits = b.linear('fc_audioset', embedding, CLASSES);
     return { embedding, logits, clipwise_output: b.sigmoid(logits) };
+  });
+}
+
+/** The ops that the small model does not have, on waveform and log-mel together. */
+export function wideModel(channels = 16): GraphDescription {
+  return buildGraph('Wide', (b, waveform) => {
+    const mixed = b.mixup(waveform);
+    const front = {
+      sampleRate: 8000,
+      windowSize: 256,
+      hopSize: 80,
+      melBins: 16,
+      fmin: 0,
+      fmax: 4000,
+    };
+    const logmel = b.logmel(mixed, {
+      ...front,
+      preemphasis: 0.97,
+      melScale: 'kaldi',
+      log: 'natural',
+    });
+    const two = b.conv('two', logmel, {
+      channels,
+      kernel: 3,
+      stride: 2,
+      padding: 1,
+      init: 'kaiming',
+    });
+    const groups = channels;
+    const deep = b.conv('deep', two, {
+      channels,
+      kernel: 5,
+      padding: 2,
+      groups,
+      order: 'freq-time',
+    });
+    const wave = b.conv1d('wave', b.unsqueeze(mixed), {
+      channels,
+      kernel: 11,
+      stride: 10,
+      padding: 5,
+    });
+    const slow = b.pool(b.relu6(b.batchNorm('bn', wave)), 'max', [16, 1]);
+    const both = b.concat(b.hardSwish(deep), b.fold(slow, 8));
+    const mean = b.reduceTime(b.meanOverFrequency(both), 'mean');
+    const scaled = b.scale(both, b.sigmoid(b.linear('gate', mean, both.channels)));
+    const frames = b.pool(b.meanOverFrequency(scaled), 'avg+max', [3, 1], {
+      stride: 1,
+      padding: [1, 0],
+    });
+    const attention = b.conv1d('att', frames, { channels: CLASSES, kernel: 1, bias: true });
+    const segments = b.sigmoid(b.linear('cla', frames, CLASSES));
+    return {
+      framewise_output: b.upsample(segments, logmel),
+      clipwise_output: b.attentionPool(attention, segments),
+    };
   });
 }
 

@@ -4,11 +4,12 @@ import { createRandom, type Random } from '../../lib/data/random.js';
 import { isErrorCode } from '../../lib/errors.js';
 import { loadNative } from '../../lib/native.js';
 import { freshSeed } from '../data/fresh_seed.js';
-import { reports, runChild, SECOND, smallModel } from './small_model.js';
+import { reports, runChild, SECOND, smallModel, wideModel } from './small_model.js';
 
 t.jobs = 1;
 
 const { spec } = smallModel(8);
+const { spec: wide } = wideModel(8);
 const MiB = 2 ** 20;
 /** What one child may take from the system, in KiB: some ten times what node itself needs. */
 const MEMORY_LIMIT = 3_000_000;
@@ -61,6 +62,14 @@ const OPS = [
   'softmax',
   'add',
   'mixup',
+  'concat',
+  'scale',
+  'fold',
+  'unsqueeze',
+  'attention_pool',
+  'upsample',
+  'sigmoid',
+  'hard_swish',
 ];
 const MORE = [
   'adam',
@@ -82,6 +91,12 @@ const ATTRIBUTES = [
   'p',
   'axis',
   'kind',
+  'bins',
+  'ratio',
+  'init',
+  'window_length',
+  'preemphasis',
+  'mel_scale',
 ];
 
 function pick<T>(random: Random, list: readonly T[]): T {
@@ -149,9 +164,9 @@ function mutate(random: Random, good: Spec): string {
   return JSON.stringify(wild);
 }
 
-t.test('three hundred wild specs: a model or an error with a code, never a crash', async (t) => {
+t.test('four hundred wild specs: a model or an error with a code, never a crash', async (t) => {
   const random = createRandom(freshSeed(t));
-  const specs = Array.from({ length: 300 }, () => mutate(random, spec));
+  const specs = Array.from({ length: 400 }, (_, i) => mutate(random, i % 2 === 0 ? spec : wide));
   const counts = { made: 0, refused: 0, crashed: 0 };
   const codes = new Map<string, number>();
   let peak = 0;
@@ -273,4 +288,14 @@ t.test('a long chain compiles in bounded time', async (t) => {
   const model = await make({ name: 'Long', nodes, outputs: { out: length + 2 } });
   await model.infer(new Float32Array(SECOND), 1, SECOND, ['out']);
   t.ok(performance.now() - begin < 5000, `${length} nodes`);
+});
+
+t.test('the specs that are changed are good ones', async (t) => {
+  for (const good of [spec, wide]) {
+    const model = await make(good);
+    t.teardown(() => model.dispose());
+    const names = Object.keys(good.outputs);
+    const out = await model.infer(new Float32Array(SECOND).fill(0.1), 1, SECOND, names);
+    t.same(Object.keys(out).sort(), names.sort());
+  }
 });

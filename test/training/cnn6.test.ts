@@ -13,7 +13,7 @@ t.test('inference', { skip }, async (t) => {
   for (const activation of ['sigmoid', 'softmax'] as const) {
     const subject = await makeSubject(t, draws, 'Cnn6', SAMPLES, { activation });
     await mirror(oracle, subject);
-    await checkInference(t, oracle, subject, clips(draws, 3, SAMPLES), activation);
+    await checkInference(t, oracle, subject, clips(draws, 3, SAMPLES), 3, activation);
   }
 });
 

@@ -27,11 +27,11 @@ void activation(ThreadPool& pool, Activation kind, const Map& map, const float* 
   });
 }
 
-void activation_backward(ThreadPool& pool, Activation kind, int64_t count, const float* y,
+void activation_backward(ThreadPool& pool, Activation kind, int64_t count, const float* from,
                          const float* dy, float* dx, Tier t) {
   const auto& kernels = activation_kernels(t);
   for_chunks(pool, count, [&](int64_t begin, int64_t size, int64_t) {
-    kernels.backward(kind, y + begin, dy + begin, dx + begin, size);
+    kernels.backward(kind, from + begin, dy + begin, dx + begin, size);
   });
 }
 
@@ -39,13 +39,6 @@ void add(ThreadPool& pool, int64_t count, const float* a, const float* b, float*
   const auto& kernels = activation_kernels(t);
   for_chunks(pool, count, [&](int64_t begin, int64_t size, int64_t) {
     kernels.add(a + begin, b + begin, y + begin, size);
-  });
-}
-
-void scale(ThreadPool& pool, int64_t count, float alpha, const float* x, float* y, Tier t) {
-  const auto& kernels = activation_kernels(t);
-  for_chunks(pool, count, [&](int64_t begin, int64_t size, int64_t) {
-    kernels.scale(alpha, x + begin, y + begin, size);
   });
 }
 

@@ -23,6 +23,8 @@ const char* algo_name(ConvAlgo algo) {
       return "generic";
     case ConvAlgo::direct:
       return "direct";
+    case ConvAlgo::depthwise:
+      return "depthwise";
     case ConvAlgo::winograd:
       return "winograd";
     default:
@@ -54,13 +56,20 @@ void check(const ConvShape& s) {
 
 // Measured on Zen 3 over Cnn14's layers: Winograd wins down to some 30 tiles of 2 x 4 outputs for
 // each transformed weight, and with less than two blocks of channels its transforms cost more
-// than they save.
+// than they save. Along time alone it wins down to a dozen tiles of 4 outputs, whose weights are
+// transformed at less cost.
 ConvAlgo choose(const ConvShape& s, ConvPass pass) {
   const int64_t tiles = s.n * ((s.out_t() + 3) / 4) * ((s.out_f() + 1) / 2);
-  if (Conv::supports(s, pass, ConvAlgo::winograd) && tiles >= 24 && s.in_c >= 32 && s.out_c >= 32) {
+  const int64_t enough = s.kernel_f == 1 && pass != ConvPass::backward_weight ? 12 : 24;
+  // Into few channels direct would compute the padding of a whole block.
+  const bool wide =
+      (s.in_c >= 32 || (pass == ConvPass::backward_data && s.out_c >= 64)) && s.out_c >= 32;
+  if (Conv::supports(s, pass, ConvAlgo::winograd) && tiles >= enough && wide) {
     return ConvAlgo::winograd;
   }
-  if (Conv::supports(s, pass, ConvAlgo::direct)) return ConvAlgo::direct;
+  for (ConvAlgo algo : {ConvAlgo::depthwise, ConvAlgo::direct}) {
+    if (Conv::supports(s, pass, algo)) return algo;
+  }
   return ConvAlgo::generic;
 }
 
@@ -71,15 +80,14 @@ bool Conv::supports(const ConvShape& s, ConvPass pass, ConvAlgo algo) {
     case ConvAlgo::automatic:
     case ConvAlgo::generic:
       return true;
+    case ConvAlgo::depthwise:
+      return depthwise_conv_supports(s);
     case ConvAlgo::direct:
       // The kernels read and write whole blocks; only the input may be a single channel.
       return s.groups == 1 && s.out_c > 1 &&
              (s.in_c > 1 || pass != ConvPass::backward_data || one_conv_supports(s));
     default:
-      return s.groups == 1 && s.out_c > 1 && s.in_c > 1 && s.kernel_t == s.kernel_f &&
-             (s.kernel_t == 3 || s.kernel_t == 5) && s.stride_t == 1 && s.stride_f == 1 &&
-             s.pad_t == s.kernel_t / 2 && s.pad_f == s.kernel_f / 2 && s.dilation_t == 1 &&
-             s.dilation_f == 1;
+      return winograd_conv_supports(s);
   }
 }
 
@@ -93,6 +101,8 @@ Conv::Conv(const ConvShape& shape, ConvPass pass, const ConvOptions& options)
   if (algo_ == ConvAlgo::winograd) {
     runner_ = pass == ConvPass::backward_weight ? make_winograd_weight_conv(shape, options)
                                                 : make_winograd_conv(shape, pass, options);
+  } else if (algo_ == ConvAlgo::depthwise) {
+    runner_ = make_depthwise_conv(shape, pass, options);
   } else if (pass == ConvPass::backward_data && shape.in_c == 1 && algo_ == ConvAlgo::direct) {
     runner_ = make_one_conv(shape, options);
   } else if (pass == ConvPass::backward_weight) {

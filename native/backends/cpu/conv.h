@@ -1,12 +1,12 @@
 // Convolution of feature maps: forward, with respect to the data, with respect to the weight.
 // fp32, in the layouts of layout.h; time is PyTorch's height (kernel_t), frequency its width.
 //
-// Three families compute it. `generic` serves every shape. `direct` serves dense convolutions
+// Four families compute it. `generic` serves every shape. `direct` serves dense convolutions
 // between blocks of 16 channels (forward also from one channel), near the machine's FMA peak.
-// `winograd` serves 3x3 and 5x5 with stride 1 that keep the size: F(4,3) or F(2,3) along frequency
-// by F(4,3) along time, and F(2,5) by F(2,5): a fourth to a third of the multiplications. A Conv is
-// planned once for its shape; running it allocates nothing, and gives the same bits for every
-// number of threads.
+// `depthwise` serves a filter for each channel, near the speed of memory. `winograd` serves 3x3 and
+// 5x5 with stride 1 that keep the size: F(4,3) or F(2,3) along frequency by F(4,3) along time, and
+// F(2,5) by F(2,5): a fourth to a third of the multiplications. A Conv is planned once for its
+// shape; running it allocates nothing, and gives the same bits for every number of threads.
 #pragma once
 
 #include <cstddef>
@@ -43,7 +43,7 @@ struct ConvShape {
 };
 
 enum class ConvPass { forward, backward_data, backward_weight };
-enum class ConvAlgo { automatic, generic, direct, winograd };
+enum class ConvAlgo { automatic, generic, direct, depthwise, winograd };
 
 // What a forward convolution does to its result before storing it, in this order.
 struct ConvEpilogue {

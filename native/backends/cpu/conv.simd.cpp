@@ -35,11 +35,13 @@ PANNS_INLINE void tile(const ConvRow& r, const float* x0, float* y) {
   for (int64_t block = 0; block < r.blocks; ++block) {
     const float* const xb = x0 + block * r.x_block;
     const float* const wb = r.w + block * r.w_block;
+    // A single channel has no block to be the last of.
+    const int channels = CB > 1 && block + 1 == r.blocks ? static_cast<int>(r.last) : CB;
     for (const ConvTap* tap = r.taps; tap != end; ++tap) {
       const float* x = xb + tap->x;
       const float* w = wb + tap->w;
       constexpr int kUnroll = CB < 4 ? CB : 4;
-      for (int c = 0; c < CB; c += kUnroll) {
+      for (int c = 0; c < channels; c += kUnroll) {
 #pragma GCC unroll 4
         for (int u = 0; u < kUnroll; ++u) {
           V wv[NB][kVecs];
@@ -173,11 +175,11 @@ void weight_rows(const ConvWeightRows& r) {
     weight_tile<16>(r, 0);
   } else if constexpr (kWeightRows == 6) {
     weight_tile<6>(r, 0);
-    weight_tile<5>(r, 6);
-    weight_tile<5>(r, 11);
+    if (r.channels > 6) weight_tile<5>(r, 6);
+    if (r.channels > 11) weight_tile<5>(r, 11);
   } else {
-    for (int64_t i = 0; i < 15; i += 3) weight_tile<3>(r, i);
-    weight_tile<1>(r, 15);
+    for (int64_t i = 0; i < 15 && i < r.channels; i += 3) weight_tile<3>(r, i);
+    if (r.channels > 15) weight_tile<1>(r, 15);
   }
 }
 

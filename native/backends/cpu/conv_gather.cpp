@@ -259,6 +259,7 @@ void GatherConv::direct(const Job& job, const float* patches, int64_t first, int
   r.out_blocks = blocks;
   for (int64_t s0 = 0; s0 < src_.blocks(); s0 += chunk_) {
     r.blocks = std::min(chunk_, src_.blocks() - s0);
+    r.last = s0 + r.blocks == src_.blocks() ? last_channels(src_.c) : kChannelBlock;
     r.w = direct_weights(job, group, blocks, s0, r.blocks, scratch.weights);
     r.start = s0 == 0 ? job.bias + group * group_ * kChannelBlock : nullptr;
     r.relu = job.relu && s0 + r.blocks == src_.blocks();

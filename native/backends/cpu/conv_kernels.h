@@ -21,6 +21,7 @@ struct ConvRow {
   const ConvTap* taps;
   int64_t tap_count;
   int64_t blocks, x_block, w_block;
+  int64_t last = 16;  // channels of the last block that are not padding, rounded up to 4
   const float* w;
   int64_t w_out;  // from one out block's weights to the next one's
   float* y;
@@ -51,13 +52,15 @@ struct ConvLaneRow {
   bool start;  // from zero; else go on from y
 };
 
-// dw[i][0..16) += sum over rows and pixels of x[row][p][i] * dy[row][p][0..16), i < 16.
+// dw[i][0..16) += sum over rows and pixels of x[row][p][i] * dy[row][p][0..16), i < channels; up to
+// i = 16 where that is as fast.
 struct ConvWeightRows {
   const float* x;
   int64_t x_pixel, x_row;
   const float* dy;  // [row][pixel][16]
   int64_t dy_row;
   int64_t pixels, rows;
+  int64_t channels = 16;
   float* dw;
 };
 

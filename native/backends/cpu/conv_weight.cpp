@@ -129,6 +129,7 @@ void WeightConv::direct(const Item& it, int64_t unit, const float* x, const floa
   r.dy_row = y_.row();
   for (int64_t o = o0; o < std::min(o0 + kUnitBlocks, w_.out_blocks()); ++o) {
     for (int64_t i = i0; i < std::min(i0 + kUnitBlocks, w_.in_blocks()); ++i) {
+      r.channels = channels_in_block(w_.i, i);
       for (int64_t kf = 0; kf < s_.kernel_f; ++kf) {
         int64_t f0 = it.f0, f1 = it.f1;
         clip(kf, s_.stride_f, s_.pad_f, s_.dilation_f, x_.f, &f0, &f1);

@@ -1,10 +1,10 @@
-// Forward and backward_data of 3x3 and 5x5 convolutions in the Winograd domain.
+// Forward and backward_data of 3x3, 5x5 and 3x1 convolutions in the Winograd domain.
 //
 // Two orders. Where the transformed weight is small next to the caches it is made once and groups
 // of tiles are shared out, each transformed into its thread's scratch. Where it is large (24 or 36
-// floats for each 9, 36 for each 25), all tiles are transformed first and out blocks are shared
-// out; each thread transforms the weights of its out blocks piece by piece, so that they never
-// leave its cache.
+// floats for each 9, 36 for each 25, 6 for each 3) or the tiles are few, all tiles are transformed
+// first and out blocks are shared out; each thread transforms the weights of its out blocks piece
+// by piece, so that they never leave its cache.
 #include <algorithm>
 
 #include "backends/cpu/conv_kernels.h"
@@ -21,6 +21,8 @@ constexpr int64_t kSmallWeight = 2 << 20;
 // Tiles that pass by while one point's weights are in the first-level cache.
 constexpr int64_t kTileGroup = 48;
 constexpr int64_t kLateTileGroup = 126;
+// Fewer tiles than this make too few groups to share out: out blocks are, as for a large weight.
+constexpr int64_t kFewTiles = 4 * kTileGroup;
 // Out blocks computed together: they share the read of the transformed input.
 constexpr int64_t kOutGroup = 4;
 constexpr int64_t kLateOutGroup = 2;
@@ -84,7 +86,8 @@ WinogradConv::WinogradConv(const ConvShape& s, ConvPass pass, const ConvOptions&
       src_(forward_ ? s.in() : s.out()),
       dst_(forward_ ? s.out() : s.in()),
       w_(s.filter()) {
-  small_ = dst_.blocks() * src_.blocks() * tiles_.points * kCell <= kSmallWeight;
+  small_ = dst_.blocks() * src_.blocks() * tiles_.points * kCell <= kSmallWeight &&
+           tiles_.count >= kFewTiles;
   group_ = std::min(small_ ? kTileGroup : kLateTileGroup, tiles_.count);
   groups_ = div_up(tiles_.count, group_);
   group_ = div_up(tiles_.count, groups_);
@@ -139,12 +142,13 @@ void WinogradConv::transform_input(const float* src, int64_t first, int64_t last
                                    float* v) const {
   tiles_.stretches(
       first, last, [&](int64_t n, int64_t tile_f, int64_t t, int64_t count, int64_t at) {
-        const int64_t row = tile_f * tiles_.mf - tiles_.k / 2;
+        const int64_t row = tile_f * tiles_.mf - tiles_.kf / 2;
         wk_.input({.x = src + n * src_.image() + row * src_.row() + block * src_.panel(),
                    .x_row = src_.row(),
                    .first_row = std::max<int64_t>(0, -row),
                    .last_row = std::min(tiles_.rows, src_.f - row),
                    .t = src_.t,
+                   .dilation = tiles_.dilation,
                    .tile = t,
                    .count = count,
                    .v = v + block * v_block_ + at * kChannelBlock,
@@ -165,6 +169,7 @@ void WinogradConv::write_output(const Job& job, int64_t first, int64_t last, int
                                  .y_row = out.row(),
                                  .rows = std::min(tiles_.mf, dst_.f - tile_f * tiles_.mf),
                                  .t = dst_.t,
+                                 .dilation = tiles_.dilation,
                                  .tile = t,
                                  .count = count,
                                  .bias = job.bias + block * kChannelBlock,
@@ -184,6 +189,7 @@ void WinogradConv::early(const Job& job, const float* u, int64_t group, float* s
   r.taps = &kOneTap;
   r.tap_count = 1;
   r.blocks = src_.blocks();
+  r.last = last_channels(src_.c);
   r.x_block = v_block_;
   r.w_block = kCell;
   r.w_out = tiles_.points * u_point_;
@@ -224,6 +230,7 @@ void WinogradConv::late(const Job& job, const float* v, int64_t group, int64_t o
   const int64_t cell = tiles_.taps() * kCell;
   for (int64_t s = 0; s < src_.blocks(); s += piece_) {
     r.blocks = std::min(piece_, src_.blocks() - s);
+    r.last = s + r.blocks == src_.blocks() ? last_channels(src_.c) : kChannelBlock;
     r.start = s == 0 ? job.zeros : nullptr;
     for (int64_t f = 0; f < tiles_.rows; ++f) {
       for (int64_t b = 0; b < r.out_blocks; ++b) {
@@ -279,6 +286,19 @@ void WinogradConv::run(ThreadPool& pool, const float* src, const float* w, float
 }
 
 }  // namespace
+
+bool winograd_conv_supports(const ConvShape& s) {
+  if (s.groups != 1 || s.out_c == 1 || s.in_c == 1 || s.stride_t != 1 || s.stride_f != 1) {
+    return false;
+  }
+  if (s.kernel_t == 3 && s.kernel_f == 1) {
+    // Tiles are of one row: no average over 2x2, which a map of one row has none of.
+    return s.in_f == 1 && s.pad_f == 0 && s.pad_t == s.dilation_t;
+  }
+  return s.kernel_t == s.kernel_f && (s.kernel_t == 3 || s.kernel_t == 5) &&
+         s.pad_t == s.kernel_t / 2 && s.pad_f == s.kernel_f / 2 && s.dilation_t == 1 &&
+         s.dilation_f == 1;
+}
 
 std::unique_ptr<ConvRunner> make_winograd_conv(const ConvShape& shape, ConvPass pass,
                                                const ConvOptions& options) {

@@ -3,7 +3,8 @@
 // in place of the usual 1 and 2, since in fp32 F(4,3) x F(4,3) then errs by 2e-6 of the largest
 // result instead of 9e-6 (128 channels), as little as F(2,3) x F(4,3).
 //
-// P points give P - K + 1 outputs of K taps; the input's transform depends on P alone.
+// P points give P - K + 1 outputs of K taps; the input's transform depends on P alone. A single
+// point along frequency stands for a kernel of one tap there: nothing to transform.
 #include "backends/cpu/conv_winograd_kernels.h"
 #include "backends/cpu/vec.h"
 
@@ -11,6 +12,9 @@ namespace panns::cpu::PANNS_TIER {
 namespace {
 
 constexpr int kTimePoints = 6;
+
+// Taps along frequency.
+constexpr int frequency_taps(int points, int taps) { return points == 1 ? 1 : taps; }
 
 constexpr float kA = 0.6875f, kB = 1.375f;
 constexpr float kA2 = kA * kA, kA3 = kA2 * kA, kA4 = kA2 * kA2;
@@ -25,7 +29,9 @@ PANNS_INLINE V times(float s, V v) { return set1(s) * v; }
 
 template <int P>
 PANNS_INLINE void input(const V* x, V* d) {
-  if constexpr (P == 4) {
+  if constexpr (P == 1) {
+    d[0] = x[0];
+  } else if constexpr (P == 4) {
     d[0] = x[0] - x[2];
     d[1] = x[1] + x[2];
     d[2] = x[2] - x[1];
@@ -65,7 +71,9 @@ template <int P, int K>
 struct Factors {
   float of[P][K];
   constexpr Factors() : of() {
-    if constexpr (P == 4) {
+    if constexpr (P == 1) {
+      of[0][0] = 1;
+    } else if constexpr (P == 4) {
       constexpr float points[4][3] = {
           {1, 0, 0}, {0.5f, 0.5f, 0.5f}, {0.5f, -0.5f, 0.5f}, {0, 0, 1}};
       for (int p = 0; p < 4; ++p) {
@@ -87,7 +95,9 @@ constexpr Factors<P, K> kFactors;
 
 template <int P, int K>
 PANNS_INLINE void output(const V* m, V* y) {
-  if constexpr (P == 4) {
+  if constexpr (P == 1) {
+    y[0] = m[0];
+  } else if constexpr (P == 4) {
     y[0] = (m[0] + m[1]) + m[2];
     y[1] = (m[1] - m[2]) - m[3];
   } else {
@@ -106,7 +116,9 @@ PANNS_INLINE void output(const V* m, V* y) {
 // The transposes of output and of the weight's, for the gradient of the weight.
 template <int P, int K>
 PANNS_INLINE void gradient(const V* y, V* d) {
-  if constexpr (P == 4) {
+  if constexpr (P == 1) {
+    d[0] = y[0];
+  } else if constexpr (P == 4) {
     d[0] = y[0];
     d[1] = y[0] + y[1];
     d[2] = y[0] - y[1];
@@ -154,22 +166,30 @@ struct InputTile {
 };
 template <int P, int K>
 struct GradientTile {
-  static constexpr int kRows = P - K + 1, kColumns = kTimePoints - K + 1, kBefore = 0;
+  static constexpr int kRows = P - frequency_taps(P, K) + 1, kColumns = kTimePoints - K + 1;
+  static constexpr int kBefore = 0;
   static constexpr int kStep = kColumns;
   PANNS_INLINE void time(const V* x, V* d) { gradient<kTimePoints, K>(x, d); }
   PANNS_INLINE void frequency(const V* x, V* d) { gradient<P, K>(x, d); }
 };
 
-// x[row][pixel][16] to v[point][16].
+// The first output of a tile of `step` outputs.
+PANNS_INLINE int64_t first_output(int64_t tile, int64_t step, int64_t dilation) {
+  if (dilation == 1) return tile * step;
+  return tile / dilation * step * dilation + tile % dilation;
+}
+
+// x[row][column][16] to v[point][16].
 template <int P, typename Tile>
-PANNS_INLINE void transform_tile(const float* x, int64_t row, float* v, int64_t point) {
+PANNS_INLINE void transform_tile(const float* x, int64_t row, int64_t column, float* v,
+                                 int64_t point) {
   for (int k = 0; k < kBlock; k += kLanes) {
     V q[kTimePoints][Tile::kRows];
 #pragma GCC unroll 8
     for (int f = 0; f < Tile::kRows; ++f) {
       V p[Tile::kColumns], d[kTimePoints];
 #pragma GCC unroll 8
-      for (int t = 0; t < Tile::kColumns; ++t) p[t] = load(x + f * row + t * kBlock + k);
+      for (int t = 0; t < Tile::kColumns; ++t) p[t] = load(x + f * row + t * column + k);
       Tile::time(p, d);
 #pragma GCC unroll 8
       for (int t = 0; t < kTimePoints; ++t) q[t][f] = d[t];
@@ -189,7 +209,8 @@ void transform(const WinogradInput& a) {
   alignas(64) float border[Tile::kRows * Tile::kColumns * kBlock];
   const bool rows_inside = a.first_row == 0 && a.last_row == Tile::kRows;
   for (int64_t i = 0; i < a.count; ++i) {
-    const int64_t t0 = (a.tile + i) * Tile::kStep - Tile::kBefore;
+    const int64_t d = a.dilation;
+    const int64_t t0 = first_output(a.tile + i, Tile::kStep, d) - Tile::kBefore * d;
     float* const v = a.v + i * kBlock;
     // The next tile's stores go to as many places as there are points, more than the machine
     // foresees.
@@ -197,31 +218,32 @@ void transform(const WinogradInput& a) {
     for (int p = 0; p < P * kTimePoints; ++p) {
       __builtin_prefetch(v + kBlock + p * a.v_point, 1);
     }
-    if (rows_inside && t0 >= 0 && t0 + Tile::kColumns <= a.t) {
-      transform_tile<P, Tile>(a.x + t0 * kBlock, a.x_row, v, a.v_point);
+    if (rows_inside && t0 >= 0 && t0 + (Tile::kColumns - 1) * d < a.t) {
+      transform_tile<P, Tile>(a.x + t0 * kBlock, a.x_row, d * kBlock, v, a.v_point);
       continue;
     }
     for (int64_t f = 0; f < Tile::kRows; ++f) {
       const bool row_inside = f >= a.first_row && f < a.last_row;
       for (int64_t t = 0; t < Tile::kColumns; ++t) {
         float* const to = border + (f * Tile::kColumns + t) * kBlock;
-        const bool inside = row_inside && t0 + t >= 0 && t0 + t < a.t;
+        const int64_t at = t0 + t * d;
+        const bool inside = row_inside && at >= 0 && at < a.t;
         for (int k = 0; k < kBlock; k += kLanes) {
-          store(to + k, inside ? load(a.x + f * a.x_row + (t0 + t) * kBlock + k) : zero());
+          store(to + k, inside ? load(a.x + f * a.x_row + at * kBlock + k) : zero());
         }
       }
     }
-    transform_tile<P, Tile>(border, Tile::kColumns * kBlock, v, a.v_point);
+    transform_tile<P, Tile>(border, Tile::kColumns * kBlock, kBlock, v, a.v_point);
   }
 }
 
 template <int P, int K>
 void weight_back(const float* u, float* dw) {
-  constexpr int kCell = kBlock * kBlock;
+  constexpr int kCell = kBlock * kBlock, KF = frequency_taps(P, K);
   for (int k = 0; k < kCell; k += kLanes) {
-    V w[K][K];
+    V w[KF][K];
 #pragma GCC unroll 8
-    for (int f = 0; f < K; ++f) {
+    for (int f = 0; f < KF; ++f) {
 #pragma GCC unroll 8
       for (int t = 0; t < K; ++t) w[f][t] = zero();
     }
@@ -232,13 +254,13 @@ void weight_back(const float* u, float* dw) {
       for (int t = 0; t < kTimePoints; ++t) s[t] = load(u + (p * kTimePoints + t) * kCell + k);
       weight_back_time<K>(s, q);
 #pragma GCC unroll 8
-      for (int f = 0; f < K; ++f) {
+      for (int f = 0; f < KF; ++f) {
 #pragma GCC unroll 8
         for (int t = 0; t < K; ++t) w[f][t] += times(kFactors<P, K>.of[p][f], q[t]);
       }
     }
 #pragma GCC unroll 8
-    for (int f = 0; f < K; ++f) {
+    for (int f = 0; f < KF; ++f) {
 #pragma GCC unroll 8
       for (int t = 0; t < K; ++t) store(dw + (f * K + t) * kCell + k, w[f][t]);
     }
@@ -250,13 +272,13 @@ constexpr int kWeightAhead = 128;
 
 template <int P, int K>
 void weight(const WinogradWeight& a) {
-  constexpr int kCell = kBlock * kBlock;
-  const float* const first = a.flip ? a.w + (K * K - 1) * kCell : a.w;
+  constexpr int kCell = kBlock * kBlock, KF = frequency_taps(P, K);
+  const float* const first = a.flip ? a.w + (KF * K - 1) * kCell : a.w;
   const int64_t step = a.flip ? -kCell : kCell;
   for (int64_t f = a.first_row; f < a.last_row; ++f) {
-    V factor[K];
+    V factor[KF];
 #pragma GCC unroll 8
-    for (int r = 0; r < K; ++r) factor[r] = set1(kFactors<P, K>.of[f][r]);
+    for (int r = 0; r < KF; ++r) factor[r] = set1(kFactors<P, K>.of[f][r]);
     float* const to = a.u + (f - a.first_row) * kTimePoints * a.u_point;
     for (int k = 0; k < kCell; k += kLanes) {
       V w[K], u[kTimePoints];
@@ -264,9 +286,9 @@ void weight(const WinogradWeight& a) {
       for (int t = 0; t < K; ++t) {
         w[t] = zero();
 #pragma GCC unroll 8
-        for (int r = 0; r < K; ++r) {
+        for (int r = 0; r < KF; ++r) {
           // The next block, most often: runs of 1 KB end before the machine foresees them.
-          __builtin_prefetch(a.w + (K * K + r * K + t) * kCell + k);
+          __builtin_prefetch(a.w + (KF * K + r * K + t) * kCell + k);
           w[t] += factor[r] * load(first + (r * K + t) * step + k);
         }
       }
@@ -284,7 +306,7 @@ void weight(const WinogradWeight& a) {
 // m[point][16] to the tile's outputs, for the lanes that m begins with.
 template <int P, int K>
 PANNS_INLINE void output_tile(const float* m, int64_t point, V (*y)[kTimePoints - K + 1]) {
-  constexpr int kRows = P - K + 1;
+  constexpr int kRows = P - frequency_taps(P, K) + 1;
   V q[kRows][kTimePoints];
 #pragma GCC unroll 8
   for (int t = 0; t < kTimePoints; ++t) {
@@ -301,11 +323,13 @@ PANNS_INLINE void output_tile(const float* m, int64_t point, V (*y)[kTimePoints 
 
 template <int P, int K>
 void write_tiles(const WinogradOutput& a) {
-  constexpr int kRows = P - K + 1, kColumns = kTimePoints - K + 1;
+  constexpr int kRows = P - frequency_taps(P, K) + 1, kColumns = kTimePoints - K + 1;
   const V floor = set1(a.relu ? 0.0f : -__builtin_inff());
   for (int64_t i = 0; i < a.count; ++i) {
-    const int64_t t0 = (a.tile + i) * kColumns;
-    const int64_t left = a.t - t0 < kColumns ? a.t - t0 : kColumns;
+    const int64_t d = a.dilation;
+    const int64_t t0 = first_output(a.tile + i, kColumns, d);
+    const bool whole = t0 + (kColumns - 1) * d < a.t;
+    const int64_t left = whole ? kColumns : (a.t - t0 + d - 1) / d;
     for (int k = 0; k < kBlock; k += kLanes) {
       const V bias = load(a.bias + k);
       V y[kRows][kColumns];
@@ -334,7 +358,7 @@ void write_tiles(const WinogradOutput& a) {
 #pragma GCC unroll 4
           for (int t = 0; t < kColumns; ++t) {
             if (t >= left) break;
-            store(a.y + f * a.y_row + (t0 + t) * kBlock + k, y[f][t]);
+            store(a.y + f * a.y_row + (t0 + t * d) * kBlock + k, y[f][t]);
           }
         }
       }
@@ -349,6 +373,7 @@ constexpr WinogradKernels kKernels = {transform<P, InputTile<P, K>>, weight<P, K
 
 }  // namespace
 
-extern const WinogradTable winograd_kernels = {kKernels<4, 3>, kKernels<6, 3>, kKernels<6, 5>};
+extern const WinogradTable winograd_kernels = {kKernels<4, 3>, kKernels<6, 3>, kKernels<6, 5>,
+                                               kKernels<1, 3>};
 
 }  // namespace panns::cpu::PANNS_TIER

@@ -11,15 +11,45 @@ DropoutRun run_of(const Dropout& drop) {
   return {drop.random, 0, 4, drop_threshold(drop.p), drop.scale()};
 }
 
-// Channels that do not fill whole calls: one call an element. Rare and small (C == 1, C == 7).
-void dropout_by_element(const DropoutRun& run, const Map& map, int64_t in, int64_t jf,
-                        const float* x, float* y) {
-  for (int64_t ic = 0; ic < map.blocks() * map.block(); ++ic) {
-    for (int64_t it = 0; it < map.t; ++it) {
-      const int64_t at = map.at(in, ic, it, jf);
-      const auto element = static_cast<uint64_t>(((in * map.t + it) * map.f + jf) * map.c + ic);
-      const bool kept = ic < map.c && random_word(run.random, element) >= run.threshold;
-      y[at] = kept ? x[at] * run.scale : 0.0f;
+// Frames a unit takes where channels do not fill whole calls: whole cache lines of a map with
+// C == 1, so that no two threads write to one.
+constexpr int64_t kFrameChunk = 16;
+
+// The words of consecutive elements.
+class WordReader {
+ public:
+  WordReader(const DropoutKernels& kernels, const RandomStream& random, uint64_t element)
+      : kernels_(kernels), random_(random), call_(element / 4), used_(element % 4) {
+    kernels_.words(random_, call_, words_);
+  }
+  uint32_t next() {
+    if (used_ == kChannelBlock) {
+      call_ += kChannelBlock / 4;
+      kernels_.words(random_, call_, words_);
+      used_ = 0;
+    }
+    return words_[used_++];
+  }
+
+ private:
+  const DropoutKernels& kernels_;
+  RandomStream random_;
+  uint64_t call_, used_;
+  uint32_t words_[kChannelBlock];
+};
+
+// Channels that do not fill whole calls (C == 1, C == 7): element by element, in the order of
+// their words.
+void dropout_frame(const DropoutKernels& kernels, const DropoutRun& run, const Map& map, int64_t in,
+                   int64_t it, const float* x, float* y) {
+  WordReader words(kernels, run.random, static_cast<uint64_t>((in * map.t + it) * map.f * map.c));
+  for (int64_t jf = 0; jf < map.f; ++jf) {
+    for (int64_t first = 0; first < map.c; first += map.block()) {
+      const int64_t at = map.at(in, first, it, jf), used = std::min(map.block(), map.c - first);
+      for (int64_t l = 0; l < used; ++l) {
+        y[at + l] = words.next() >= run.threshold ? x[at + l] * run.scale : 0.0f;
+      }
+      std::fill_n(y + at + used, map.block() - used, 0.0f);
     }
   }
 }
@@ -30,16 +60,23 @@ void dropout(ThreadPool& pool, const Dropout& drop, const Map& map, const float*
              Tier t) {
   const auto& kernels = dropout_kernels(t);
   const DropoutRun base = run_of(drop);
+  if (map.c % 4 != 0) {
+    const int64_t chunks = (map.t + kFrameChunk - 1) / kFrameChunk;
+    pool.run(map.n * chunks, [&](int64_t unit, int) {
+      const int64_t begin = unit % chunks * kFrameChunk;
+      const int64_t end = std::min(begin + kFrameChunk, map.t);
+      for (int64_t it = begin; it < end; ++it) {
+        dropout_frame(kernels, base, map, unit / chunks, it, x, y);
+      }
+    });
+    return;
+  }
   const int64_t stride = map.f * map.c / 4;
   // As many neighbouring panels a unit as make up a chunk.
   const int64_t group = std::clamp<int64_t>(kChunk / map.panel(), 1, map.blocks());
   const int64_t groups = (map.blocks() + group - 1) / group;
   pool.run(map.n * map.f * groups, [&](int64_t unit, int) {
     const int64_t in = unit / groups / map.f, jf = unit / groups % map.f;
-    if (map.c % 4 != 0) {
-      if (unit % groups == 0) dropout_by_element(base, map, in, jf, x, y);
-      return;
-    }
     const int64_t first = unit % groups * group;
     const int64_t last = std::min(first + group, map.blocks());
     for (int64_t block = first; block < last; ++block) {

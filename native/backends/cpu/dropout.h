@@ -43,7 +43,7 @@ struct DropoutRun {
 
 struct DropoutKernels {
   void (*apply)(const DropoutRun& run, const float* x, float* y, int64_t count);
-  // The 16 words of four consecutive calls: for tests.
+  // The 16 words of four consecutive calls.
   void (*words)(const RandomStream& random, uint64_t call, uint32_t* out);
 };
 PANNS_TIERED(DropoutKernels, dropout_kernels)

@@ -45,23 +45,23 @@ void widen(const LogmelKernel& kernel, const int16_t* in, int64_t count, float* 
   kernel.widen(in, count, out);
 }
 
-// Samples begin .. begin + count - 1 of a clip whose ends are mirrors; begin may be negative.
-template <typename Sample>
-void copy_reflected(const LogmelKernel& kernel, const Sample* clip, int64_t samples, int64_t begin,
-                    int64_t count, float* out) {
+// Elements begin .. begin + count - 1 of a signal whose ends are mirrors; begin may be negative.
+// read(i, n, to) copies n elements from i on; they are read in rising order of their places in out.
+template <typename Read>
+void copy_reflected(const Read& read, int64_t length, int64_t begin, int64_t count, float* out) {
   const int64_t end = begin + count;
-  const int64_t first = std::max<int64_t>(begin, 0), last = std::min(end, samples);
-  for (int64_t i = begin; i < first; ++i) widen(kernel, clip - i, 1, out + (i - begin));
-  if (last > first) widen(kernel, clip + first, last - first, out + (first - begin));
+  const int64_t first = std::max<int64_t>(begin, 0), last = std::min(end, length);
+  for (int64_t i = begin; i < first; ++i) read(-i, 1, out + (i - begin));
+  if (last > first) read(first, last - first, out + (first - begin));
   for (int64_t i = std::max(last, first); i < end; ++i) {
-    widen(kernel, clip + 2 * (samples - 1) - i, 1, out + (i - begin));
+    read(2 * (length - 1) - i, 1, out + (i - begin));
   }
 }
 
 }  // namespace
 
 struct Logmel::Scratch {
-  float *transform, *power, *db, *span;
+  float *transform, *power, *bands, *span;
 };
 
 Logmel::Logmel(const frontend::LogmelConfig& config, int threads)
@@ -72,10 +72,10 @@ Logmel::Logmel(const frontend::LogmelConfig& config, int threads)
   plan_passes();
   plan_bands();
   power_floats_ = round_up(config_.bins() * kernel_.lanes, kAlignFloats);
-  db_floats_ = round_up(config_.mel_bins * kernel_.lanes, kAlignFloats);
-  span_floats_ =
-      round_up((kernel_.lanes - 1) * config_.hop_size + config_.window_size, kAlignFloats);
-  slot_floats_ = transform_floats_ + power_floats_ + db_floats_ + span_floats_;
+  bands_floats_ = round_up(config_.mel_bins * kernel_.lanes, kAlignFloats);
+  span_floats_ = round_up(
+      (kernel_.lanes - 1) * config_.hop_size + config_.window_size + config_.lost(), kAlignFloats);
+  slot_floats_ = transform_floats_ + power_floats_ + bands_floats_ + span_floats_;
 }
 
 void Logmel::plan_passes() {
@@ -143,7 +143,7 @@ void Logmel::plan_passes() {
 }
 
 void Logmel::plan_bands() {
-  for (double w : frontend::hann(config_.window_size)) {
+  for (double w : frontend::frame_window(config_)) {
     window_.push_back(static_cast<float>(0.5 * w));
   }
   tables_.window = window_.data();
@@ -155,7 +155,13 @@ void Logmel::plan_bands() {
   tables_.mel_first = mel_first_.data();
   tables_.mel_count = mel_count_.data();
   tables_.mel_weights = mel_weights_.data();
+  const bool natural = config_.log == ops::LogKind::natural;
+  const double per_neper = config_.scale * (natural ? 1 : 10 / std::log(10.0));
+  tables_.added = static_cast<float>(natural ? frontend::LogmelConfig::kNaturalOffset : 0);
   tables_.amin = static_cast<float>(config_.amin);
+  tables_.per_neper = static_cast<float>(per_neper);
+  tables_.per_octave = static_cast<float>(per_neper * std::log(2.0));
+  tables_.shift = static_cast<float>(config_.shift * config_.scale);
 }
 
 int64_t Logmel::output_size(int64_t n, int64_t samples, LogmelOutput output) const {
@@ -168,8 +174,8 @@ Logmel::Scratch Logmel::scratch(void* workspace, int slot) const {
   Scratch s;
   s.transform = at;
   s.power = s.transform + transform_floats_;
-  s.db = s.power + power_floats_;
-  s.span = s.db + db_floats_;
+  s.bands = s.power + power_floats_;
+  s.span = s.bands + bands_floats_;
   return s;
 }
 
@@ -181,13 +187,19 @@ void Logmel::run_batch(const Sample* clip, int64_t samples, int64_t first_frame,
   const int64_t begin = first_frame * config_.hop_size - config_.window_size / 2;
   const int64_t span = (frames - 1) * config_.hop_size + config_.window_size;
 
+  const int64_t lost = config_.lost();
   const float* start = scratch.span;
   const bool inside = begin >= 0 && begin + span <= samples;
   if constexpr (std::is_same_v<Sample, float>) {
-    if (inside) start = clip + begin;
+    if (inside && lost == 0) start = clip + begin;
   }
   if (start == scratch.span) {
-    copy_reflected(kernel_, clip, samples, begin, span, scratch.span);
+    // Pre-emphasis leaves its last input behind what it makes; the next elements overwrite it.
+    const auto read = [&](int64_t i, int64_t count, float* to) {
+      widen(kernel_, clip + i, count + lost, to);
+      if (lost > 0) kernel_.emphasize(to, count, static_cast<float>(config_.preemphasis));
+    };
+    copy_reflected(read, samples - lost, begin, span, scratch.span);
   }
   // Lanes past the last frame repeat it; their results are dropped.
   const float* lane_start[kMaxLanes];
@@ -199,8 +211,8 @@ void Logmel::run_batch(const Sample* clip, int64_t samples, int64_t first_frame,
   const float* values = scratch.power;
   int64_t rows = config_.bins();
   if (output != LogmelOutput::spectrum) {
-    kernel_.mel_db(tables_, scratch.power, scratch.db);
-    values = scratch.db;
+    kernel_.mel_log(tables_, scratch.power, scratch.bands);
+    values = scratch.bands;
     rows = config_.mel_bins;
   }
   if (output == LogmelOutput::map) {

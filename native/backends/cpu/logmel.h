@@ -12,14 +12,14 @@
 namespace panns::cpu {
 
 enum class LogmelOutput {
-  map,      // log-mel [N][F][T], the backend's feature map with C == 1 (layout.h), dB
-  rows,     // log-mel (N, T, F) row-major, dB
+  map,      // log-mel [N][F][T], the backend's feature map with C == 1 (layout.h)
+  rows,     // log-mel (N, T, F) row-major
   spectrum  // power (N, T, window_size / 2 + 1) row-major
 };
 
 // Tables and scratch sizes are fixed at construction; one object serves any number of threads at
-// once, each call with a workspace of its own. NaN and infinite samples give NaN or infinite dB in
-// the frames they touch and do no other harm.
+// once, each call with a workspace of its own. NaN and infinite samples give NaN or infinite values
+// in the frames they touch and do no other harm.
 class Logmel {
  public:
   // threads: the largest pool that run() will be given. Throws ERR_PANNS_OPTION.
@@ -58,7 +58,7 @@ class Logmel {
   std::vector<std::vector<float>> factors_;  // the twiddles and roots of the passes
   std::vector<int32_t> place_, mel_first_, mel_count_;
   std::vector<float> window_, turn_, mel_weights_;
-  int64_t transform_floats_ = 0, power_floats_ = 0, db_floats_ = 0, span_floats_ = 0;
+  int64_t transform_floats_ = 0, power_floats_ = 0, bands_floats_ = 0, span_floats_ = 0;
   int64_t slot_floats_ = 0;  // all of one thread's scratch
 };
 

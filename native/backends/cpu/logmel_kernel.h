@@ -32,7 +32,10 @@ struct LogmelTables {
   const int32_t* mel_first = nullptr;  // (mels)
   const int32_t* mel_count = nullptr;  // (mels)
   const float* mel_weights = nullptr;  // the filters' weights, one after another
-  float amin = 0;
+  // A band's power p becomes log2(max(p + added, amin)) * per_octave + shift, where the fraction of
+  // an octave goes by its natural logarithm times per_neper.
+  float added = 0, amin = 0;
+  float per_octave = 0, per_neper = 0, shift = 0;
 };
 
 struct LogmelKernel {
@@ -44,11 +47,14 @@ struct LogmelKernel {
   void (*power)(const LogmelTables& tables, const float* const* frames, float* scratch,
                 float* power);
 
-  // power (half + 1, lanes) to decibels (mels, lanes).
-  void (*mel_db)(const LogmelTables& tables, const float* power, float* db);
+  // power (half + 1, lanes) to log-mel (mels, lanes).
+  void (*mel_log)(const LogmelTables& tables, const float* power, float* out);
 
   // 16-bit samples to floats: x / 32767, as PANNs read their packed clips.
   void (*widen)(const int16_t* samples, int64_t count, float* out);
+
+  // Pre-emphasis of count + 1 samples in place: x[i] = x[i + 1] - factor * x[i].
+  void (*emphasize)(float* x, int64_t count, float factor);
 };
 
 PANNS_TIERED(LogmelKernel, logmel_kernel)

@@ -218,27 +218,25 @@ void power(const LogmelTables& t, const float* const* frames, float* scratch, fl
   }
 }
 
-// ---- mel bands and decibels
+// ---- mel bands and their logarithm
 
-// 10 * log10(x) for normal positive x; NaN and infinity pass through. x = 2^e * m with m in
-// [sqrt(1/2), sqrt(2)), and log(m) = 2 * atanh(s), s = (m - 1) / (m + 1): with |s| < 0.1716 five
-// terms of the series leave 2e-9 of it.
-PANNS_INLINE V decibels(V x) {
-  constexpr float kPerNeper = 4.34294481903251828f;   // 10 / ln(10)
-  constexpr float kPerOctave = 3.01029995663981195f;  // 10 * log10(2)
-  constexpr int32_t kSqrtHalf = 0x3f3504f3;           // sqrt(1/2) as bits
+// The logarithm of normal positive x, in the unit and with the shift of the tables; NaN stays NaN,
+// and infinity infinite. x = 2^e * m with m in [sqrt(1/2), sqrt(2)), and log(m) = 2 * atanh(s),
+// s = (m - 1) / (m + 1): with |s| < 0.1716 five terms of the series leave 2e-9 of it.
+PANNS_INLINE V logarithm(const LogmelTables& t, V x) {
+  constexpr int32_t kSqrtHalf = 0x3f3504f3;  // sqrt(1/2) as bits
   const I bits = (I)x;
   const I exponent = (bits - kSqrtHalf) >> 23;
   const V m = (V)(bits - (exponent << 23));
   const V s = (m - 1.0f) / (m + 1.0f);
   const V z = s * s;
   const V tail = z * (z * (z * (z * (1.0f / 9) + 1.0f / 7) + 1.0f / 5) + 1.0f / 3);
-  const V log_m = (s + s * tail) * (2 * kPerNeper);
-  const V db = __builtin_convertvector(exponent, V) * kPerOctave + log_m;
-  return x <= FLT_MAX ? db : x;
+  const V log_m = (s + s * tail) * (2 * t.per_neper);
+  const V y = __builtin_convertvector(exponent, V) * t.per_octave + log_m + t.shift;
+  return x <= FLT_MAX ? y : x * t.per_neper;
 }
 
-void mel_db(const LogmelTables& t, const float* power, float* db) {
+void mel_log(const LogmelTables& t, const float* power, float* out) {
   const float* w = t.mel_weights;
   const V floor = set1(t.amin);
   for (int64_t m = 0; m < t.mels; ++m) {
@@ -247,7 +245,7 @@ void mel_db(const LogmelTables& t, const float* power, float* db) {
     V sum = zero();
     for (int64_t k = 0; k < count; ++k) sum += load(p + k * kLanes) * w[k];
     w += count;
-    store(db + m * kLanes, decibels(vmax(floor, sum)));
+    store(out + m * kLanes, logarithm(t, vmax(floor, sum + t.added)));
   }
 }
 
@@ -255,8 +253,12 @@ void widen(const int16_t* samples, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(samples[i]) / 32767.0f;
 }
 
+void emphasize(float* x, int64_t count, float factor) {
+  for (int64_t i = 0; i < count; ++i) x[i] = x[i + 1] - factor * x[i];
+}
+
 }  // namespace
 
-extern const LogmelKernel logmel_kernel = {kLanes, power, mel_db, widen};
+extern const LogmelKernel logmel_kernel = {kLanes, power, mel_log, widen, emphasize};
 
 }  // namespace panns::cpu::PANNS_TIER

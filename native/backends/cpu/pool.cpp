@@ -8,6 +8,10 @@
 namespace panns::cpu {
 namespace {
 
+// Output frames a unit takes: more than a spectrogram of 10 s has, so that only long lines of a
+// single bin, as waveform networks have, are cut.
+constexpr int64_t kFrameChunk = 1024;
+
 int64_t out_size(int64_t in, int64_t window, int64_t stride, int64_t padding) {
   return (in + 2 * padding - window) / stride + 1;
 }
@@ -30,11 +34,13 @@ Map pool_output(const Pool& p, const Map& map) {
 void pool(ThreadPool& threads, const Pool& p, const Map& map, const float* x, float* y, Tier t) {
   const auto& kernels = pool_kernels(t);
   const PoolRun run{p, map, pool_output(p, map)};
-  const int64_t blocks = map.blocks();
-  threads.run(map.n * run.out.f * blocks, [&](int64_t unit, int) {
-    const int64_t block = unit % blocks * map.block(), column = unit / blocks % run.out.f;
-    const int64_t in = unit / blocks / run.out.f;
-    kernels.forward(run, x + map.at(in, block, 0, 0), y + run.out.at(in, block, 0, column), column);
+  const int64_t blocks = map.blocks(), chunks = (run.out.t + kFrameChunk - 1) / kFrameChunk;
+  threads.run(map.n * run.out.f * blocks * chunks, [&](int64_t unit, int) {
+    const int64_t panel = unit / chunks, begin = unit % chunks * kFrameChunk;
+    const int64_t block = panel % blocks * map.block(), column = panel / blocks % run.out.f;
+    const int64_t in = panel / blocks / run.out.f;
+    kernels.forward(run, x + map.at(in, block, 0, 0), y + run.out.at(in, block, 0, column), column,
+                    begin, std::min(begin + kFrameChunk, run.out.t));
   });
 }
 

@@ -40,8 +40,9 @@ struct PoolRun {
 };
 
 struct PoolKernels {
-  // One output column: x = the (n, block) at column 0, y = its panel.
-  void (*forward)(const PoolRun& run, const float* x, float* y, int64_t column);
+  // Frames [begin, end) of one output column: x = the (n, block) at column 0, y = its panel.
+  void (*forward)(const PoolRun& run, const float* x, float* y, int64_t column, int64_t begin,
+                  int64_t end);
   // Adds one output column's gradient into dx, the (n, block) at column 0.
   void (*backward)(const PoolRun& run, const float* x, const float* dy, float* dx, int64_t column);
 };

@@ -46,12 +46,13 @@ PANNS_INLINE void see(Maximum<Float>& m, Float x, float place) {
 }
 
 template <typename Float, PoolKind kKind>
-void forward(const PoolRun& run, const float* x, float* y, int64_t column) {
+void forward(const PoolRun& run, const float* x, float* y, int64_t column, int64_t begin,
+             int64_t end) {
   const Pool& p = run.pool;
   const int64_t block = run.in.block(), row = run.in.row(), lanes = sizeof(Float) / sizeof(float);
   const Range f = window(column, p.kf, p.sf, p.pf, run.in.f);
   const float share = 1.0f / (float)(p.kt * p.kf);
-  for (int64_t to = 0; to < run.out.t; ++to) {
+  for (int64_t to = begin; to < end; ++to) {
     const Range t = window(to, p.kt, p.st, p.pt, run.in.t);
     for (int64_t c = 0; c < block; c += lanes) {
       Float sum{};
@@ -105,14 +106,15 @@ void backward(const PoolRun& run, const float* x, const float* dy, float* dx, in
 }
 
 template <typename Float>
-void forward_of(const PoolRun& run, const float* x, float* y, int64_t column) {
+void forward_of(const PoolRun& run, const float* x, float* y, int64_t column, int64_t begin,
+                int64_t end) {
   switch (run.pool.kind) {
     case PoolKind::mean:
-      return forward<Float, PoolKind::mean>(run, x, y, column);
+      return forward<Float, PoolKind::mean>(run, x, y, column, begin, end);
     case PoolKind::max:
-      return forward<Float, PoolKind::max>(run, x, y, column);
+      return forward<Float, PoolKind::max>(run, x, y, column, begin, end);
     case PoolKind::mean_max:
-      return forward<Float, PoolKind::mean_max>(run, x, y, column);
+      return forward<Float, PoolKind::mean_max>(run, x, y, column, begin, end);
   }
 }
 
@@ -128,8 +130,10 @@ void backward_of(const PoolRun& run, const float* x, const float* dy, float* dx,
   }
 }
 
-void forward_any(const PoolRun& run, const float* x, float* y, int64_t column) {
-  run.in.c == 1 ? forward_of<float>(run, x, y, column) : forward_of<V>(run, x, y, column);
+void forward_any(const PoolRun& run, const float* x, float* y, int64_t column, int64_t begin,
+                 int64_t end) {
+  run.in.c == 1 ? forward_of<float>(run, x, y, column, begin, end)
+                : forward_of<V>(run, x, y, column, begin, end);
 }
 void backward_any(const PoolRun& run, const float* x, const float* dy, float* dx, int64_t column) {
   run.in.c == 1 ? backward_of<float>(run, x, dy, dx, column)

@@ -5,9 +5,21 @@
 namespace panns::cpu::PANNS_TIER {
 namespace {
 
+constexpr int kMeanVecs = 8;
+
 void mean(const float* x, int64_t count, int64_t stride, float* y, int64_t size) {
   const float share = 1.0f / (float)count;
   int64_t i = 0;
+  // Several vectors side by side: rows lie far apart, and a visit to one should read whole lines.
+  for (; i + kMeanVecs * kLanes <= size; i += kMeanVecs * kLanes) {
+    V sum[kMeanVecs];
+    for (int j = 0; j < kMeanVecs; ++j) sum[j] = load(x + i + j * kLanes);
+    for (int64_t f = 1; f < count; ++f) {
+      const float* row = x + f * stride + i;
+      for (int j = 0; j < kMeanVecs; ++j) sum[j] += load(row + j * kLanes);
+    }
+    for (int j = 0; j < kMeanVecs; ++j) store(y + i + j * kLanes, sum[j] * share);
+  }
   for (; i + kLanes <= size; i += kLanes) {
     V sum = load(x + i);
     for (int64_t f = 1; f < count; ++f) sum += load(x + f * stride + i);

@@ -12,9 +12,15 @@ namespace panns::cpu {
 namespace {
 
 std::unique_ptr<Kernel> elementwise(Activation kind, const NodeSpec& node, Context& context) {
+  const bool is_map = node.in[0].form == ops::Form::map;
+  const Map map = is_map ? map_of(node.in[0]) : Map{};
   const int64_t count = floats(node.in[0]);
   return adapt(0, [=, &pool = context.pool](const Args& args) {
-    activation(pool, kind, count, in(args, 0), out(args, 0));
+    if (is_map) {
+      activation(pool, kind, map, in(args, 0), out(args, 0));
+    } else {
+      activation(pool, kind, count, in(args, 0), out(args, 0));
+    }
   });
 }
 
@@ -65,6 +71,18 @@ std::unique_ptr<Kernel> make_relu(const NodeSpec& node, Context& context) {
 }
 std::unique_ptr<Kernel> make_relu_backward(const NodeSpec& node, Context& context) {
   return elementwise_backward(Activation::relu, node, context);
+}
+std::unique_ptr<Kernel> make_relu6(const NodeSpec& node, Context& context) {
+  return elementwise(Activation::relu6, node, context);
+}
+std::unique_ptr<Kernel> make_relu6_backward(const NodeSpec& node, Context& context) {
+  return elementwise_backward(Activation::relu6, node, context);
+}
+std::unique_ptr<Kernel> make_hard_swish(const NodeSpec& node, Context& context) {
+  return elementwise(Activation::hard_swish, node, context);
+}
+std::unique_ptr<Kernel> make_hard_swish_backward(const NodeSpec& node, Context& context) {
+  return elementwise_backward(Activation::hard_swish, node, context);
 }
 std::unique_ptr<Kernel> make_sigmoid(const NodeSpec& node, Context& context) {
   return elementwise(Activation::sigmoid, node, context);

@@ -24,15 +24,7 @@ Linear linear_of(const Shape& x, const Shape& w, bool relu) {
 
 std::unique_ptr<Kernel> make_logmel(const NodeSpec& node, Context& context) {
   const auto& a = ops::as<ops::LogmelAttrs>(node.attrs);
-  frontend::LogmelConfig config;
-  config.sample_rate = a.sample_rate;
-  config.window_size = a.window_size;
-  config.hop_size = a.hop_size;
-  config.mel_bins = a.mel_bins;
-  config.fmin = a.fmin;
-  config.fmax = a.fmax;
-  config.validate();
-  auto logmel = std::make_shared<Logmel>(config, context.pool.size());
+  auto logmel = std::make_shared<Logmel>(frontend::config_of(a), context.pool.size());
   const Shape x = node.in[0].shape;
   return adapt(
       static_cast<size_t>(logmel->workspace_bytes()), [=, &pool = context.pool](const Args& args) {

@@ -1,0 +1,214 @@
+#include "backends/cuda_library.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <mutex>
+
+namespace panns::backends {
+namespace {
+
+constexpr const char* kFile = "panns_cuda.so";
+constexpr const char* kSetup = "npm run setup:cuda";
+
+// The folder of the shared object (or program) that this code is part of.
+std::string own_folder() {
+  Dl_info info;
+  if (dladdr(reinterpret_cast<const void*>(&cuda_status), &info) == 0) return "";
+  if (info.dli_fname == nullptr) return "";
+  const std::string path = info.dli_fname;
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+
+struct State {
+  std::mutex mutex;
+  const CudaLibrary* library = nullptr;
+  std::string path, reason, mend;
+};
+
+State& state() {
+  static State* s = new State;  // never destroyed: a job may compute while the process exits
+  return *s;
+}
+
+// Opens the library once; a failure is not remembered, as the file may be built meanwhile.
+void open(State& s) {
+  s.reason.clear();
+  s.mend.clear();
+  const char* chosen = std::getenv("PANNS_CUDA_LIBRARY");
+  s.path = chosen != nullptr && chosen[0] != '\0' ? chosen : own_folder() + "/" + kFile;
+  if (!std::ifstream(s.path)) {
+    s.reason = cat("this build has no CUDA backend: there is no ", s.path);
+    s.mend = cat("build it: ", kSetup);
+    return;
+  }
+  void* handle = dlopen(s.path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) {
+    const char* text = dlerror();
+    s.reason = cat("the CUDA backend does not load: ", text != nullptr ? text : s.path);
+    s.mend = cat("build it again: ", kSetup);
+    return;
+  }
+  using Entry = const CudaLibrary* (*)();
+  const auto entry = reinterpret_cast<Entry>(dlsym(handle, "panns_cuda_library"));
+  const CudaLibrary* library = entry != nullptr ? entry() : nullptr;
+  const std::string own = cuda_fingerprint();
+  if (library == nullptr || own != library->fingerprint) {
+    s.reason = cat("the CUDA backend belongs to another build: expected ", own, ", got ",
+                   library != nullptr ? library->fingerprint : "a library without its entry");
+    s.mend = cat("build both again: ", kSetup);
+    dlclose(handle);
+    return;
+  }
+  s.library = library;  // open for the life of the process
+}
+
+// Runs body inside the library's guard, and throws here what was thrown there.
+template <typename Body>
+void guarded(const CudaLibrary& library, Body&& body) {
+  std::string code, where, what;
+  const auto call = [](void* argument) {
+    (*static_cast<std::remove_reference_t<Body>*>(argument))();
+  };
+  if (library.guard(call, &body, code, where, what)) return;
+  throw Error(code, where, what);
+}
+
+// ---- the library's objects, each call guarded. Destructors throw nothing, and need no guard.
+
+class GuardedStream final : public Stream {
+ public:
+  GuardedStream(const CudaLibrary& library, std::unique_ptr<Stream> stream)
+      : library_(library), stream_(std::move(stream)) {}
+  Stream& inner() { return *stream_; }
+  void upload(void* device, const void* host, size_t bytes) override {
+    guarded(library_, [&] { stream_->upload(device, host, bytes); });
+  }
+  void download(void* host, const void* device, size_t bytes) override {
+    guarded(library_, [&] { stream_->download(host, device, bytes); });
+  }
+  std::unique_ptr<Event> record() override {
+    std::unique_ptr<Event> event;
+    guarded(library_, [&] { event = stream_->record(); });
+    return event;
+  }
+  void wait(const Event& event) override {
+    guarded(library_, [&] { stream_->wait(event); });
+  }
+  void synchronize() override {
+    guarded(library_, [&] { stream_->synchronize(); });
+  }
+  void begin_capture() override {
+    guarded(library_, [&] { stream_->begin_capture(); });
+  }
+  std::unique_ptr<Recording> end_capture() override {
+    std::unique_ptr<Recording> recording;
+    guarded(library_, [&] { recording = stream_->end_capture(); });
+    return recording;
+  }
+  void launch(const Recording& recording) override {
+    guarded(library_, [&] { stream_->launch(recording); });
+  }
+
+ private:
+  const CudaLibrary& library_;
+  std::unique_ptr<Stream> stream_;
+};
+
+Stream& inner(Stream& stream) { return static_cast<GuardedStream&>(stream).inner(); }
+
+class GuardedKernel final : public Kernel {
+ public:
+  GuardedKernel(const CudaLibrary& library, std::unique_ptr<Kernel> kernel)
+      : library_(library), kernel_(std::move(kernel)) {}
+  size_t workspace() const override { return kernel_->workspace(); }
+  void prepare(Stream& stream, const Args& args) override {
+    guarded(library_, [&] { kernel_->prepare(inner(stream), args); });
+  }
+  void enqueue(Stream& stream, const Args& args) override {
+    guarded(library_, [&] { kernel_->enqueue(inner(stream), args); });
+  }
+
+ private:
+  const CudaLibrary& library_;
+  std::unique_ptr<Kernel> kernel_;
+};
+
+class GuardedDevice final : public Device {
+ public:
+  GuardedDevice(const CudaLibrary& library, const CudaOptions& options) : library_(library) {
+    guarded(library_, [&] { device_.reset(library_.make_device(options)); });
+  }
+  const DeviceInfo& info() const override { return device_->info(); }
+  size_t alignment() const override { return device_->alignment(); }
+  std::unique_ptr<Memory> allocate(size_t bytes) override {
+    std::unique_ptr<Memory> memory;
+    guarded(library_, [&] { memory = device_->allocate(bytes); });
+    return memory;
+  }
+  std::unique_ptr<Stream> stream() override {
+    std::unique_ptr<Stream> made;
+    guarded(library_, [&] { made = device_->stream(); });
+    return std::make_unique<GuardedStream>(library_, std::move(made));
+  }
+  size_t bytes(const ops::TensorSpec& value) const override {
+    size_t count = 0;
+    guarded(library_, [&] { count = device_->bytes(value); });
+    return count;
+  }
+  void import_value(Stream& stream, const ops::TensorSpec& value, const float* host,
+                    void* device) override {
+    guarded(library_, [&] { device_->import_value(inner(stream), value, host, device); });
+  }
+  void export_value(Stream& stream, const ops::TensorSpec& value, const void* device,
+                    float* host) override {
+    guarded(library_, [&] { device_->export_value(inner(stream), value, device, host); });
+  }
+  bool supports(const NodeSpec& node) const override {
+    bool yes = false;
+    guarded(library_, [&] { yes = device_->supports(node); });
+    return yes;
+  }
+  std::unique_ptr<Kernel> kernel(const NodeSpec& node) override {
+    std::unique_ptr<Kernel> made;
+    guarded(library_, [&] { made = device_->kernel(node); });
+    return std::make_unique<GuardedKernel>(library_, std::move(made));
+  }
+
+ private:
+  const CudaLibrary& library_;
+  std::unique_ptr<Device> device_;
+};
+
+}  // namespace
+
+CudaStatus cuda_status() {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  CudaStatus status;
+  if (s.library == nullptr) open(s);
+  status.libraries.push_back({kFile, s.path, "", s.reason});
+  if (s.library == nullptr) {
+    status.reason = s.reason;
+    status.mend = s.mend;
+    return status;
+  }
+  try {
+    guarded(*s.library, [&] { s.library->status(status); });
+  } catch (const Error& e) {
+    status.available = false;
+    status.reason = e.what();
+  }
+  return status;
+}
+
+std::unique_ptr<Device> make_cuda_device(const CudaOptions& options) {
+  const CudaStatus status = cuda_status();
+  PANNS_CHECK(status.available, "ERR_PANNS_CUDA_UNAVAILABLE", "cuda", status.reason,
+              status.mend.empty() ? "" : "; ", status.mend);
+  return std::make_unique<GuardedDevice>(*state().library, options);
+}
+
+}  // namespace panns::backends

@@ -1,0 +1,29 @@
+// Which device a caller asks for.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "backends/backend.h"
+#include "backends/cuda_library.h"
+
+namespace panns::bindings {
+
+struct DeviceChoice {
+  std::string kind = "cpu";  // cpu, cuda, null
+  int threads = 0;
+  backends::CudaOptions cuda;
+};
+
+// {device, threads[, index, precision, deterministic, measurePlans]}; throws ERR_PANNS_DEVICE and
+// ERR_PANNS_OPTION.
+DeviceChoice to_device_choice(const Napi::Value& value);
+
+// Opening a GPU takes up to a second: not for the event loop.
+std::unique_ptr<backends::Device> make_device(const DeviceChoice& choice);
+
+// cudaStatus
+Napi::Value cuda_status(const Napi::CallbackInfo& info);
+
+}  // namespace panns::bindings
