@@ -22,7 +22,7 @@ import {
 
 /** Where a model computes. */
 export interface DeviceChoice {
-  /** `'auto'` (the default) is a GPU where {@link cudaStatus} finds one to use, else the CPU. */
+  /** Default `'cpu'`; `'auto'` is a GPU where {@link cudaStatus} finds one to use, else the CPU. */
   device?: 'cpu' | 'cuda' | 'auto' | undefined;
   /** Threads that compute; 0, the default, means one a core. */
   threads?: number | undefined;
@@ -386,7 +386,7 @@ export async function createModel(
 /** @internal A model whose weights are still to be set. */
 export async function placeModel(
   description: ModelDescription,
-  { device = 'auto', threads = 0, precision = 'fp32' }: DeviceChoice,
+  { device = 'cpu', threads = 0, precision = 'fp32' }: DeviceChoice,
 ): Promise<Model> {
   const where = 'createModel';
   if (device !== 'cpu' && device !== 'cuda' && device !== 'auto') {

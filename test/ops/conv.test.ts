@@ -148,6 +148,29 @@ const rows: readonly Row[] = [
     attrs: { padding: [0, 2] },
   },
   {
+    name: 'depthwise 5x5, strided, channels between blocks of 16',
+    x: [1, 40, 19, 8],
+    out: 40,
+    kernel: [5, 5],
+    attrs: { padding: 2, groups: 40, stride: 2 },
+  },
+  {
+    name: '1-d: kernel 3 of many channels and frames',
+    x: [1, 32, 90, 1],
+    out: 40,
+    kernel: [3, 1],
+    attrs: { padding: [1, 0] },
+    kind: 'winograd',
+  },
+  {
+    name: '1-d: dilated, of many channels and frames',
+    x: [2, 40, 61, 1],
+    out: 32,
+    kernel: [3, 1],
+    attrs: { padding: [2, 0], dilation: [2, 1] },
+    kind: 'winograd',
+  },
+  {
     name: '1-d: the first of LeeNet',
     x: [2, 1, 100, 1],
     out: 64,
@@ -247,8 +270,8 @@ const epilogues: readonly Attrs[] = [
   { frozen: true, relu: true, avg_pool_2x2: true },
   { frozen: true, avg_pool_2x2: true },
 ];
-// A Winograd one, a direct one, one input channel, odd sizes, strides, groups: the pool floors.
-const fusable = [0, 1, 2, 6, 7, 8, 10, 13, 15, 17];
+// Winograd ones, a direct one, one input channel, odd sizes, strides, groups: the pool floors.
+const fusable = [0, 1, 2, 6, 7, 8, 10, 13, 15, 17, 21, 22];
 const fused = epilogues.flatMap((extra, i) =>
   fusable.flatMap((k): OpCase[] => {
     const row = rows[k] as Row;

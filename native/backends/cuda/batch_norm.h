@@ -1,0 +1,64 @@
+// batch_norm: y = (x - mean) / sqrt(var + eps) * gamma + beta, with PyTorch's semantics (biased
+// variance to normalise, unbiased for running_var), and what follows it in a network, fused:
+//
+//   y = dropout(avg_pool2x2(relu(batch_norm(x))))      relu, pool and dropout each optional
+//
+// One pair of statistics a channel, or with `freq` a mel bin of a map (N, 1, T, F). The pool
+// floors: an odd last row or column takes part in the statistics and has a gradient, but is not in
+// y. Backward needs only x, the saved statistics and dy: it recomputes the relu and dropout masks.
+// gamma, beta, statistics and their gradients are float32 arrays of C (or F).
+#pragma once
+
+#include "backends/cuda/dropout.h"
+
+namespace panns::cuda {
+
+struct BatchNorm {
+  bool freq = false;
+  bool relu = false;
+  bool avg_pool_2x2 = false;
+  double eps = 1e-5, momentum = 0.1;
+  Dropout dropout{};
+};
+
+Map batch_norm_output(const BatchNorm& norm, const Map& map);
+// Whether these functions take this map: freq needs C = 1, pool and dropout C > 1, the pool at
+// least two frames and bins.
+bool batch_norm_supported(const BatchNorm& norm, const Map& map);
+// Bytes of scratch for any of the functions below.
+int64_t batch_norm_workspace(const BatchNorm& norm, const Map& map);
+
+// Writes y and the statistics of this batch; moves the running ones in place. mean and invstd may
+// be null where backward never comes.
+struct BatchNormTrain {
+  const void* x;
+  const float *gamma, *beta;
+  float *running_mean, *running_var;
+  void* y;
+  float *mean, *invstd;
+};
+void batch_norm_train(const Launch& launch, const BatchNorm& norm, const Map& map,
+                      const backends::StepState* state, const BatchNormTrain& a, void* workspace);
+
+// With the running statistics; nothing is drawn or dropped.
+struct BatchNormEval {
+  const void* x;
+  const float *gamma, *beta, *running_mean, *running_var;
+  void* y;
+};
+void batch_norm_eval(const Launch& launch, const BatchNorm& norm, const Map& map,
+                     const BatchNormEval& a, void* workspace);
+
+// dx, dgamma and dbeta may each be null where nothing needs them.
+struct BatchNormBackward {
+  const void* x;
+  const float *gamma, *beta, *mean, *invstd;
+  const void* dy;
+  void* dx;
+  float *dgamma, *dbeta;
+};
+void batch_norm_backward(const Launch& launch, const BatchNorm& norm, const Map& map,
+                         const backends::StepState* state, const BatchNormBackward& a,
+                         void* workspace);
+
+}  // namespace panns::cuda

@@ -1,0 +1,15 @@
+// Bias of convolutions and linear layers.
+#pragma once
+
+#include "backends/cuda/launch.h"
+#include "backends/cuda/layout.h"
+
+namespace panns::cuda {
+
+// db[c] = sum over rows of dy[row][c], c < count <= columns: the gradient of a bias. Rows are
+// summed in chunks of a fixed size and the chunks in order, so that every run gives the same bits.
+int64_t column_sums_workspace(int64_t rows, int64_t columns);
+void column_sums(const Launch& launch, int64_t rows, int64_t columns, int64_t count, Storage type,
+                 const void* dy, float* db, void* workspace);
+
+}  // namespace panns::cuda

@@ -1,0 +1,137 @@
+#include "backends/cuda/dyload.h"
+
+#include <dlfcn.h>
+#include <glob.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+
+#include "core/error.h"
+
+namespace panns::cuda {
+namespace {
+
+constexpr const char* kManifest = "panns_cuda.libs";
+
+std::string dl_reason() {
+  const char* text = dlerror();
+  return text != nullptr ? text : "the dynamic loader gave no reason";
+}
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : "";
+}
+
+bool is_folder(const std::string& path) {
+  struct stat s;
+  return stat(path.c_str(), &s) == 0 && S_ISDIR(s.st_mode);
+}
+
+std::vector<std::string> matches(const std::string& pattern) {
+  std::vector<std::string> found;
+  glob_t g;
+  if (glob(pattern.c_str(), 0, nullptr, &g) == 0) {
+    for (size_t i = 0; i < g.gl_pathc; ++i) found.emplace_back(g.gl_pathv[i]);
+  }
+  globfree(&g);
+  return found;
+}
+
+// The folder of the shared object that this code is part of.
+std::string own_folder() {
+  Dl_info info;
+  if (dladdr(reinterpret_cast<const void*>(&own_folder), &info) == 0) return "";
+  if (info.dli_fname == nullptr) return "";
+  const std::string path = info.dli_fname;
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+
+std::vector<std::string> lines_of(const std::string& path) {
+  std::vector<std::string> lines;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (!line.empty()) lines.push_back(line);
+  }
+  return lines;
+}
+
+}  // namespace
+
+void* Library::function(const char* name) const {
+  return handle != nullptr ? dlsym(handle, name) : nullptr;
+}
+
+std::vector<std::string> library_folders() {
+  std::vector<std::string> folders;
+  const auto add = [&](const std::string& folder) {
+    const bool known = std::find(folders.begin(), folders.end(), folder) != folders.end();
+    if (!folder.empty() && !known && is_folder(folder)) folders.push_back(folder);
+  };
+  std::string list = environment("PANNS_CUDA_LIB_DIR");
+  for (size_t begin = 0; begin <= list.size();) {
+    const size_t end = std::min(list.find(':', begin), list.size());
+    add(list.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  for (const auto& folder : lines_of(own_folder() + "/" + kManifest)) add(folder);
+  for (const char* name : {"VIRTUAL_ENV", "CONDA_PREFIX"}) {
+    const std::string prefix = environment(name);
+    if (prefix.empty()) continue;
+    // Python's packages keep each library in a folder of its own: nvidia/cudnn/lib,
+    // nvidia/cu13/lib.
+    for (const auto& found : matches(prefix + "/lib/python3*/site-packages/nvidia/*/lib")) {
+      add(found);
+    }
+    add(prefix + "/lib");
+  }
+  for (const std::string& root :
+       {environment("CUDA_PATH"), environment("CUDA_HOME"), std::string("/usr/local/cuda")}) {
+    if (root.empty()) continue;
+    add(root + "/lib64");
+    add(root + "/lib");
+  }
+  return folders;
+}
+
+Library open_library(const std::string& soname, const std::vector<std::string>& beside) {
+  Library library;
+  const auto attempt = [&](const std::string& path) {
+    // RTLD_GLOBAL would let other libraries bind to these symbols; a soname that is open already
+    // is found by the loader without it.
+    library.handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    library.attempts.push_back({path, library.loaded() ? "" : dl_reason()});
+    if (library.loaded()) library.path = path;
+    return library.loaded();
+  };
+  for (const auto& folder : library_folders()) {
+    const std::string path = folder + "/" + soname;
+    if (!std::ifstream(path)) {
+      library.attempts.push_back({path, "no such file"});
+      continue;
+    }
+    if (!attempt(path)) continue;
+    for (const auto& pattern : beside) {
+      // Not finding one here is no error: the library then looks for it itself.
+      for (const auto& file : matches(folder + "/" + pattern)) {
+        dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+      }
+    }
+    return library;
+  }
+  attempt(soname);
+  return library;
+}
+
+std::string attempts_text(const std::vector<Attempt>& attempts) {
+  std::string text;
+  for (const Attempt& a : attempts) {
+    if (!a.reason.empty()) text += cat("\n  ", a.path, ": ", a.reason);
+  }
+  return text;
+}
+
+}  // namespace panns::cuda

@@ -1,0 +1,79 @@
+#include "backends/cuda/memory.h"
+
+namespace panns::cuda {
+namespace {
+
+// Runs of memory that live long (an arena, weights) come from cudaMalloc and not from the pool:
+// cudaFree waits for work that still uses them, and no stream need be known to give them back.
+class DeviceMemory final : public backends::Memory {
+ public:
+  DeviceMemory(int ordinal, std::byte* data, size_t bytes)
+      : ordinal_(ordinal), data_(data), bytes_(bytes) {}
+  ~DeviceMemory() override {
+    cudaSetDevice(ordinal_);
+    cudaFree(data_);
+  }
+  std::byte* data() const override { return data_; }
+  size_t bytes() const override { return bytes_; }
+
+ private:
+  int ordinal_;
+  std::byte* data_;
+  size_t bytes_;
+};
+
+[[noreturn]] void out_of_memory(size_t bytes) {
+  cudaGetLastError();
+  size_t free = 0, total = 0;
+  cudaMemGetInfo(&free, &total);
+  throw Error("ERR_PANNS_OUT_OF_MEMORY", "cuda",
+              cat("expected ", bytes >> 20, " MiB of device memory, of ", total >> 20, " MiB ",
+                  free >> 20, " MiB are free; a smaller batch or shorter clips need less"));
+}
+
+}  // namespace
+
+std::unique_ptr<backends::Memory> allocate_device_memory(int ordinal, size_t bytes) {
+  PANNS_CUDA(cudaSetDevice(ordinal));
+  void* data = nullptr;
+  cudaError_t status = cudaMalloc(&data, bytes);
+  if (status == cudaErrorMemoryAllocation) {
+    // The pool keeps what it was given back; it may be just what is missing.
+    cudaGetLastError();
+    cudaMemPool_t pool = nullptr;
+    if (cudaDeviceGetDefaultMemPool(&pool, ordinal) == cudaSuccess) {
+      cudaDeviceSynchronize();
+      cudaMemPoolTrimTo(pool, 0);
+    }
+    status = cudaMalloc(&data, bytes);
+  }
+  if (status == cudaErrorMemoryAllocation) out_of_memory(bytes);
+  check(status, "cudaMalloc");
+  auto memory = std::make_unique<DeviceMemory>(ordinal, static_cast<std::byte*>(data), bytes);
+  PANNS_CUDA(cudaMemset(data, 0, bytes));
+  // A stream that does not wait for the default one must not see the memory before it is clear.
+  PANNS_CUDA(cudaDeviceSynchronize());
+  return memory;
+}
+
+PinnedMemory::PinnedMemory(size_t bytes) : bytes_(bytes) {
+  void* data = nullptr;
+  const cudaError_t status = cudaHostAlloc(&data, bytes, cudaHostAllocDefault);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw Error("ERR_PANNS_OUT_OF_MEMORY", "cuda",
+                cat("expected ", bytes >> 20,
+                    " MiB of page-locked host memory, which the system "
+                    "refused; `ulimit -l` may set the bound"));
+  }
+  check(status, "cudaHostAlloc");
+  data_ = static_cast<std::byte*>(data);
+}
+
+StreamMemory::StreamMemory(cudaStream_t stream, size_t bytes) : stream_(stream) {
+  const cudaError_t status = cudaMallocAsync(&data_, bytes, stream);
+  if (status == cudaErrorMemoryAllocation) out_of_memory(bytes);
+  check(status, "cudaMallocAsync");
+}
+
+}  // namespace panns::cuda

@@ -1,0 +1,59 @@
+#include "backends/cuda/batch_norm.h"
+
+#include "backends/cuda/nodes/adapter.h"
+
+namespace panns::cuda {
+namespace {
+
+BatchNorm norm_of(const NodeSpec& node) {
+  const auto& a = ops::as<ops::BatchNormAttrs>(node.attrs);
+  BatchNorm norm;
+  norm.freq = a.axis == ops::Axis::freq;
+  norm.relu = a.relu;
+  norm.avg_pool_2x2 = a.avg_pool_2x2;
+  norm.eps = a.eps;
+  norm.momentum = a.momentum;
+  norm.dropout = {a.dropout.p, a.dropout.mask};
+  return norm;
+}
+
+}  // namespace
+
+bool supports_batch_norm(const NodeSpec& node) {
+  const Shape& x = node.in[0].shape;
+  return batch_norm_supported(norm_of(node), {x[0], x[1], x[2], x[3]});
+}
+
+// (x, gamma, beta, running_mean, running_var) to y, in training to (y, mean, invstd)
+std::unique_ptr<Kernel> make_batch_norm(const NodeSpec& node, Context& context) {
+  const BatchNorm norm = norm_of(node);
+  const Map map = map_of(node.in[0], context);
+  const bool training = ops::as<ops::BatchNormAttrs>(node.attrs).training;
+  return adapt(batch_norm_workspace(norm, map), context, [=](const Launch& launch, const Args& a) {
+    if (!training) {
+      batch_norm_eval(
+          launch, norm, map,
+          {a.in[0], floats_in(a, 1), floats_in(a, 2), floats_in(a, 3), floats_in(a, 4), a.out[0]},
+          a.workspace);
+      return;
+    }
+    batch_norm_train(launch, norm, map, a.state,
+                     {a.in[0], floats_in(a, 1), floats_in(a, 2), static_cast<float*>(a.in[3]),
+                      static_cast<float*>(a.in[4]), a.out[0], floats_out(a, 1), floats_out(a, 2)},
+                     a.workspace);
+  });
+}
+
+// (x, gamma, beta, mean, invstd, dy) to (dx, dgamma, dbeta)
+std::unique_ptr<Kernel> make_batch_norm_backward(const NodeSpec& node, Context& context) {
+  const BatchNorm norm = norm_of(node);
+  const Map map = map_of(node.in[0], context);
+  return adapt(batch_norm_workspace(norm, map), context, [=](const Launch& launch, const Args& a) {
+    batch_norm_backward(launch, norm, map, a.state,
+                        {a.in[0], floats_in(a, 1), floats_in(a, 2), floats_in(a, 3),
+                         floats_in(a, 4), a.in[5], a.out[0], floats_out(a, 1), floats_out(a, 2)},
+                        a.workspace);
+  });
+}
+
+}  // namespace panns::cuda

@@ -1,0 +1,156 @@
+#include "backends/cuda/plans.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+
+#include "core/error.h"
+
+namespace panns::cuda {
+namespace {
+
+// Candidates that are timed: those behind them in the heuristics' order have not been the fastest
+// in published sweeps, and each costs a compilation.
+constexpr int kMeasured = 12;
+
+// FNV-1a: a file name for a key. The key itself stands in the file, so that a collision is seen.
+std::string hash_name(const std::string& key) {
+  uint64_t h = 0xcbf29ce484222325u;
+  for (const unsigned char c : key) h = (h ^ c) * 0x100000001b3u;
+  char name[17];
+  std::snprintf(name, sizeof(name), "%016llx", static_cast<unsigned long long>(h));
+  return name;
+}
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : "";
+}
+
+// Ends the key in a file; a plan is text of one object, so that it cannot stand in a key.
+constexpr const char* kEndOfKey = "\n---\n";
+
+}  // namespace
+
+std::string default_plan_folder() {
+  if (const auto folder = environment("PANNS_CACHE_DIR"); !folder.empty()) return folder + "/plans";
+  if (const auto folder = environment("XDG_CACHE_HOME"); !folder.empty()) {
+    return folder + "/panns/plans";
+  }
+  if (const auto home = environment("HOME"); !home.empty()) return home + "/.cache/panns/plans";
+  return "";
+}
+
+bool admissible(const ConvGraph& graph, const Candidate& c, bool deterministic) {
+  if (c.needs_cublaslt || c.reduced_sums) return false;
+  if (graph.math == Math::fp32 && (c.tensor_core || c.converts_down)) return false;
+  // Sums over a map in an epilogue are added by atomic operations, which no note tells.
+  if (deterministic && (c.nondeterministic || graph.statistics)) return false;
+  return true;
+}
+
+Plans::Plans(const Target& target, std::string device, PlanOptions options, Measure measure)
+    : target_(target),
+      device_(std::move(device)),
+      options_(std::move(options)),
+      measure_(std::move(measure)) {}
+
+std::string Plans::key(const ConvGraph& graph) const {
+  return cat("panns plan 1\ncuDNN ", target_.api->version, "\n", device_, "\n", graph.text(), "\n",
+             options_.measure ? "measured" : "listed",
+             options_.deterministic ? " deterministic" : "", " ", options_.workspace_limit);
+}
+
+std::shared_ptr<const Plan> Plans::plan(const ConvGraph& graph) {
+  std::string reason;
+  auto found = try_plan(graph, &reason);
+  PANNS_CHECK(found != nullptr, "ERR_PANNS_UNSUPPORTED", "cuda", "cuDNN ",
+              target_.api->version_text(), " has no engine on ", device_, " for the convolution ",
+              graph.text(), reason.empty() ? "" : ": ", reason);
+  return found;
+}
+
+std::shared_ptr<const Plan> Plans::try_plan(const ConvGraph& graph, std::string* reason) {
+  const std::string name = key(graph);
+  if (const auto it = known_.find(name); it != known_.end()) return it->second;
+  std::shared_ptr<const Plan> found = read(name);
+  if (found == nullptr) {
+    std::unique_ptr<Plan> chosen;
+    try {
+      chosen = choose(graph, reason);
+    } catch (const Error& e) {
+      // A graph that cuDNN cannot even express has no engine either.
+      if (reason != nullptr) *reason = e.what();
+    }
+    if (chosen == nullptr) return nullptr;
+    write(name, *chosen);
+    found = std::move(chosen);
+  }
+  known_[name] = found;
+  return found;
+}
+
+std::unique_ptr<Plan> Plans::choose(const ConvGraph& graph, std::string* reason) const {
+  const bool measures = options_.measure && measure_ != nullptr;
+  std::unique_ptr<Plan> best;
+  float least = std::numeric_limits<float>::infinity();
+  int measured = 0;
+  const CudnnGraph described(target_, graph);
+  for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_B, CUDNN_HEUR_MODE_FALLBACK}) {
+    for (const Candidate& c : described.candidates(mode)) {
+      if (!admissible(graph, c, options_.deterministic)) continue;
+      auto plan = Plan::build(target_, c, reason);
+      if (plan == nullptr || plan->workspace() > options_.workspace_limit) continue;
+      if (!measures) return plan;
+      const Measurement m = measure_(graph, *plan);
+      if (options_.deterministic && !m.repeats) continue;
+      if (m.milliseconds < least) {
+        least = m.milliseconds;
+        best = std::move(plan);
+      }
+      if (++measured == kMeasured) return best;
+    }
+    // Slower by intent: only where nothing else is.
+    if (best != nullptr && mode != CUDNN_HEUR_MODE_A) break;
+  }
+  return best;
+}
+
+std::unique_ptr<Plan> Plans::read(const std::string& key) const {
+  if (options_.folder.empty()) return nullptr;
+  std::ifstream file(options_.folder + "/" + hash_name(key) + ".plan", std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  const size_t end = text.find(kEndOfKey);
+  if (end == std::string::npos || text.compare(0, end, key) != 0) return nullptr;
+  auto plan = Plan::from_text(target_, text.substr(end + std::string(kEndOfKey).size()));
+  if (plan != nullptr && plan->workspace() > options_.workspace_limit) return nullptr;
+  return plan;
+}
+
+// A cache: whatever goes wrong costs time in the next run and is no error in this one.
+void Plans::write(const std::string& key, const Plan& plan) const {
+  if (options_.folder.empty()) return;
+  std::string text;
+  try {
+    text = plan.text();
+  } catch (const Error&) {
+    return;  // some engines cannot be written down
+  }
+  std::error_code failed;
+  std::filesystem::create_directories(options_.folder, failed);
+  const std::string path = options_.folder + "/" + hash_name(key) + ".plan";
+  // Whole or not at all: other processes may read the folder meanwhile.
+  const std::string draft = cat(path, ".", getpid());
+  std::ofstream file(draft, std::ios::binary);
+  file << key << kEndOfKey << text;
+  file.close();
+  if (file.good()) std::filesystem::rename(draft, path, failed);
+  if (!file.good() || failed) std::filesystem::remove(draft, failed);
+}
+
+}  // namespace panns::cuda

@@ -1,0 +1,68 @@
+// Which plan computes a convolution: the heuristics' first, or the fastest of those measured. Plans
+// are kept by what they depend on, in memory and on disk, since compiling one can take a second.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "backends/cuda/cudnn_conv.h"
+
+namespace panns::cuda {
+
+struct PlanOptions {
+  // Only engines that give the same bits from run to run.
+  bool deterministic = true;
+  // Time the candidates on this device, and take the fastest.
+  bool measure = false;
+  // Where plans are kept; empty: nowhere.
+  std::string folder;
+  // Engines that need more scratch memory than this are passed over.
+  size_t workspace_limit = size_t{1} << 30;
+};
+
+// $PANNS_CACHE_DIR/plans, else $XDG_CACHE_HOME/panns/plans, else ~/.cache/panns/plans; empty when
+// none of the variables is set.
+std::string default_plan_folder();
+
+// Whether an engine computes what the graph's arithmetic promises. Float engines that round their
+// inputs or sums, and those that need cuBLASLt, which is not among the libraries, never do.
+bool admissible(const ConvGraph& graph, const Candidate& candidate, bool deterministic);
+
+class Plans {
+ public:
+  // The time of one run in ms, and whether two runs gave the same bits.
+  struct Measurement {
+    float milliseconds;
+    bool repeats;
+  };
+  using Measure = std::function<Measurement(const ConvGraph&, const Plan&)>;
+
+  // `device` names the chip and the driver in the keys of kept plans. `measure` is asked only when
+  // the options say so.
+  Plans(const Target& target, std::string device, PlanOptions options, Measure measure = nullptr);
+
+  const Target& target() const { return target_; }
+  const PlanOptions& options() const { return options_; }
+
+  // The plan for a graph, made at the first call. Throws ERR_PANNS_UNSUPPORTED naming the graph and
+  // what cuDNN said when no engine computes it.
+  std::shared_ptr<const Plan> plan(const ConvGraph& graph);
+  // Null instead of an error: the caller knows another way.
+  std::shared_ptr<const Plan> try_plan(const ConvGraph& graph, std::string* reason = nullptr);
+
+ private:
+  std::string key(const ConvGraph& graph) const;
+  std::unique_ptr<Plan> choose(const ConvGraph& graph, std::string* reason) const;
+  std::unique_ptr<Plan> read(const std::string& key) const;
+  void write(const std::string& key, const Plan& plan) const;
+
+  Target target_;
+  std::string device_;
+  PlanOptions options_;
+  Measure measure_;
+  std::map<std::string, std::shared_ptr<const Plan>> known_;
+};
+
+}  // namespace panns::cuda

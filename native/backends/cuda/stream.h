@@ -1,0 +1,51 @@
+// Work in order on the device, and its capture as a CUDA graph.
+#pragma once
+
+#include <array>
+#include <memory>
+
+#include "backends/cuda/memory.h"
+
+namespace panns::cuda {
+
+// A capture that an error or a cancelled run has left open is dropped by the next call of the
+// host's: only kernels may come between begin_capture and end_capture.
+class CudaStream final : public backends::Stream {
+ public:
+  explicit CudaStream(int ordinal);
+  ~CudaStream() override;
+
+  // The host's memory may be reused on return: it is copied through page-locked memory, piece by
+  // piece, so that the host copies one piece while the device reads the one before.
+  void upload(void* device, const void* host, size_t bytes) override;
+  void download(void* host, const void* device, size_t bytes) override;
+  std::unique_ptr<backends::Event> record() override;
+  void wait(const backends::Event& event) override;
+  void synchronize() override;
+  void begin_capture() override;
+  std::unique_ptr<backends::Recording> end_capture() override;
+  void launch(const backends::Recording& recording) override;
+
+  cudaStream_t raw() const { return stream_; }
+  int ordinal() const { return ordinal_; }
+
+ private:
+  void drop_capture();
+
+  struct Stage {
+    std::unique_ptr<PinnedMemory> memory;
+    cudaEvent_t read = nullptr;  // the device has read what was staged
+  };
+  int ordinal_;
+  cudaStream_t stream_ = nullptr;
+  std::array<Stage, 2> stages_;
+  size_t next_stage_ = 0;
+  bool capturing_ = false;
+};
+
+// The stream of this backend behind the interface.
+inline CudaStream& cuda_stream(backends::Stream& stream) {
+  return static_cast<CudaStream&>(stream);
+}
+
+}  // namespace panns::cuda

@@ -1,0 +1,166 @@
+// Which plan is chosen and how plans are kept, on a GPU that is only described: what Plans does
+// needs no device. Takes a folder to write to; needs a libcuda.so.1, as stub_libcuda.c.
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "../native/tap.h"
+#include "backends/cuda/plans.h"
+#include "core/error.h"
+
+namespace panns::cuda {
+namespace {
+
+const DeviceDescription kDevice{90, 132, 232448, 50 << 20, "NVIDIA H100 80GB HBM3"};
+
+// Small, and with a fused epilogue in bf16, so that its engines are compiled at run time and a plan
+// holds machine code.
+ConvGraph graph() {
+  ConvGraph g;
+  g.math = Math::bf16;
+  g.n = 2;
+  g.c = g.k = 64;
+  g.t = 32;
+  g.f = 16;
+  g.kernel_t = g.kernel_f = 3;
+  g.pad_t = g.pad_f = 1;
+  g.bias = g.relu = true;
+  return g;
+}
+
+std::vector<std::filesystem::path> files(const std::string& folder) {
+  std::vector<std::filesystem::path> found;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) found.push_back(entry);
+  return found;
+}
+
+std::string read(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+void write(const std::filesystem::path& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
+
+void keeps_plans(const Target& target, const std::string& folder) {
+  PlanOptions options;
+  options.folder = folder + "/kept";
+  Plans plans(target, "device", options);
+  const auto plan = plans.plan(graph());
+  tap::ok(plans.plan(graph()) == plan, "a plan is made once");
+  const auto kept = files(options.folder);
+  tap::ok(kept.size() == 1, "and kept in one file");
+  const std::string text = read(kept[0]);
+  tap::ok(text.find("\ndevice\n") != std::string::npos &&
+              text.find(graph().text()) != std::string::npos,
+          "which names the device and the graph");
+
+  // Put in the place of the heuristics' choice, another plan shows that the file was read.
+  const CudnnGraph described(target, graph());
+  const auto candidates = described.candidates(CUDNN_HEUR_MODE_A);
+  std::unique_ptr<Plan> other;
+  for (size_t i = candidates.size(); i-- > 1 && other == nullptr;) {
+    other = Plan::build(target, candidates[i], nullptr);
+  }
+  const std::string other_text = other->text();
+  tap::ok(other_text != plan->text(), "the candidates differ");
+  const std::string key = text.substr(0, text.find("\n---\n") + 5);
+  write(kept[0], key + other_text);
+  tap::ok(Plans(target, "device", options).plan(graph())->text() == other_text,
+          "another process takes the plan from the file");
+  write(kept[0], "panns plan 1\nof another graph\n---\n" + other_text);
+  // Texts of one engine differ between compilations, so that "not that of the file" is all to ask.
+  tap::ok(Plans(target, "device", options).plan(graph())->text() != other_text,
+          "a file with another key is not taken");
+  tap::ok(read(kept[0]).rfind(key, 0) == 0, "and is written again");
+  write(kept[0], key + "{\"damaged\":");
+  tap::ok(Plans(target, "device", options).plan(graph()) != nullptr &&
+              read(kept[0]).size() > text.size() / 2,
+          "nor is a damaged one");
+  Plans(target, "another device", options).plan(graph());
+  tap::ok(files(options.folder).size() == 2, "another device has plans of its own");
+
+  write(folder + "/file", "");
+  options.folder = folder + "/file/below";
+  tap::ok(Plans(target, "device", options).plan(graph()) != nullptr,
+          "a folder that cannot be written is no error");
+}
+
+void measures(const Target& target) {
+  PlanOptions options;
+  options.measure = true;
+  std::vector<std::string> seen;
+  const auto choose = [&](auto measure) {
+    seen.clear();
+    return Plans(target, "device", options,
+                 [&](const ConvGraph&, const Plan& plan) {
+                   seen.push_back(plan.text());
+                   return measure(static_cast<int>(seen.size()));
+                 })
+        .plan(graph())
+        ->text();
+  };
+  using Measured = Plans::Measurement;
+  const std::string third = choose([](int i) {
+    return Measured{i == 3 ? 1.0f : 2.0f + static_cast<float>(i), true};
+  });
+  tap::ok(seen.size() > 3 && third == seen[2], "the fastest of those measured is taken");
+  const std::string fourth = choose([](int i) {
+    return Measured{i == 3 ? 1.0f : i == 4 ? 2.0f : 3.0f + static_cast<float>(i), i != 3};
+  });
+  tap::ok(fourth == seen[3], "but none that differs from run to run");
+  options.deterministic = false;
+  const std::string fast = choose([](int i) {
+    return Measured{i == 3 ? 1.0f : 2.0f + static_cast<float>(i), i != 3};
+  });
+  tap::ok(fast == seen[2], "unless that is allowed");
+}
+
+void refuses(const Target& target) {
+  ConvGraph g = graph();
+  g.bias = g.relu = false;
+  g.statistics = true;
+  std::string code, text;
+  try {
+    Plans(target, "H100", {}).plan(g);
+  } catch (const Error& e) {
+    code = e.code();
+    text = e.what();
+  }
+  tap::ok(code == "ERR_PANNS_UNSUPPORTED" && text.find(g.text()) != std::string::npos &&
+              text.find("H100") != std::string::npos,
+          "sums by atomic operations are no deterministic engine: " + text);
+  PlanOptions fast;
+  fast.deterministic = false;
+  tap::ok(Plans(target, "H100", fast).plan(g) != nullptr, "and are one where speed is asked for");
+  g.math = Math::fp32;
+  tap::ok(Plans(target, "H100", fast).try_plan(g) == nullptr, "fp32 has none without tensor cores");
+
+  Candidate c{Descriptor(*target.api, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)};
+  c.tensor_core = true;
+  tap::ok(!admissible(g, c, false), "fp32 takes no tensor core");
+  g.math = Math::tf32;
+  tap::ok(admissible(g, c, false), "tf32 does");
+  c.needs_cublaslt = true;
+  tap::ok(!admissible(g, c, false), "nothing takes cuBLASLt");
+}
+
+}  // namespace
+}  // namespace panns::cuda
+
+int main(int argc, char** argv) {
+  using namespace panns::cuda;
+  try {
+    const CudnnApi& api = cudnn();
+    const Descriptor properties = device_properties(api, kDevice);
+    const Target target{&api, nullptr, &properties};
+    const std::string folder = argc > 1 ? argv[1] : ".";
+    keeps_plans(target, folder);
+    measures(target);
+    refuses(target);
+  } catch (const std::exception& e) {
+    tap::ok(false, e.what());
+  }
+  return tap::done();
+}

@@ -1,0 +1,268 @@
+// batch_norm of the CUDA backend and its fused forms, on the host, against naive double-precision
+// code (whose backward test/native/norm.cpp holds against finite differences in the same form).
+#include "cuda_on_host.h"
+// The kernels' sources after it.
+#include "backends/cuda/batch_norm.cu"
+#include "backends/cuda/batch_norm_backward.cu"
+#include "cuda_values.h"
+
+using namespace cuda_test;
+namespace cuda = panns::cuda;
+using cuda::BatchNorm;
+
+namespace {
+
+// The whole chain, plainly, on row-major (N, C, T, F) doubles.
+struct Naive {
+  BatchNorm norm;
+  Map map;
+  panns::RandomStream random{};
+  Doubles gamma, beta, mean, var, unbiased;
+  bool train = true;
+
+  size_t param(int64_t c, int64_t f) const { return static_cast<size_t>(norm.freq ? f : c); }
+  int64_t side() const { return norm.avg_pool_2x2 ? 2 : 1; }
+  double keep(const Map& out, int64_t n, int64_t c, int64_t t, int64_t f) const {
+    const double p = norm.dropout.p;
+    if (p == 0 || !train) return 1;
+    const auto word = panns::random_word(random, nhwc(out, n, c, t, f));
+    return word >= panns::drop_threshold(norm.dropout.p) ? 1 / (1 - p) : 0;
+  }
+
+  void statistics(const Doubles& x) {
+    const auto params = static_cast<size_t>(norm.freq ? map.f : map.c);
+    const double count = static_cast<double>(x.size() / params);
+    mean.assign(params, 0);
+    var.assign(params, 0);
+    unbiased.assign(params, 0);
+    each(map, [&](int64_t n, int64_t c, int64_t t, int64_t f) {
+      mean[param(c, f)] += x[dense_at(map, n, c, t, f)] / count;
+    });
+    each(map, [&](int64_t n, int64_t c, int64_t t, int64_t f) {
+      const double d = x[dense_at(map, n, c, t, f)] - mean[param(c, f)];
+      var[param(c, f)] += d * d / count;
+      unbiased[param(c, f)] += d * d / (count - 1);
+    });
+  }
+
+  Doubles normalized(const Doubles& x) const {
+    Doubles z(x.size());
+    each(map, [&](int64_t n, int64_t c, int64_t t, int64_t f) {
+      const size_t i = dense_at(map, n, c, t, f), p = param(c, f);
+      z[i] = (x[i] - mean[p]) / std::sqrt(var[p] + norm.eps) * gamma[p] + beta[p];
+    });
+    return z;
+  }
+
+  Doubles forward(const Doubles& x) const {
+    Doubles z = normalized(x);
+    if (norm.relu) {
+      for (double& v : z) v = v > 0 ? v : 0;
+    }
+    const Map out = batch_norm_output(norm, map);
+    Doubles y(static_cast<size_t>(dense_size(out)), 0.0);
+    each(out, [&](int64_t n, int64_t c, int64_t t, int64_t f) {
+      double sum = 0;
+      for (int64_t a = 0; a < side(); ++a) {
+        for (int64_t b = 0; b < side(); ++b) {
+          sum += z[dense_at(map, n, c, side() * t + a, side() * f + b)];
+        }
+      }
+      y[dense_at(out, n, c, t, f)] =
+          sum / static_cast<double>(side() * side()) * keep(out, n, c, t, f);
+    });
+    return y;
+  }
+
+  // dx, dgamma, dbeta.
+  std::vector<Doubles> backward(const Doubles& x, const Doubles& dy) const {
+    const Map out = batch_norm_output(norm, map);
+    const Doubles z = normalized(x);
+    Doubles g(x.size(), 0.0);
+    each(out, [&](int64_t n, int64_t c, int64_t t, int64_t f) {
+      for (int64_t a = 0; a < side(); ++a) {
+        for (int64_t b = 0; b < side(); ++b) {
+          const size_t i = dense_at(map, n, c, side() * t + a, side() * f + b);
+          if (norm.relu && z[i] <= 0) continue;
+          g[i] = dy[dense_at(out, n, c, t, f)] / static_cast<double>(side() * side()) *
+                 keep(out, n, c, t, f);
+        }
+      }
+    });
+    Doubles dx(x.size()), dgamma(gamma.size(), 0.0), dbeta(gamma.size(), 0.0);
+    const double count = static_cast<double>(x.size() / gamma.size());
+    const auto hat = [&](size_t i, size_t p) {
+      return (x[i] - mean[p]) / std::sqrt(var[p] + norm.eps);
+    };
+    each(map, [&](int64_t n, int64_t c, int64_t t, int64_t f) {
+      const size_t i = dense_at(map, n, c, t, f), p = param(c, f);
+      dbeta[p] += g[i];
+      dgamma[p] += g[i] * hat(i, p);
+    });
+    each(map, [&](int64_t n, int64_t c, int64_t t, int64_t f) {
+      const size_t i = dense_at(map, n, c, t, f), p = param(c, f);
+      dx[i] = gamma[p] / std::sqrt(var[p] + norm.eps) *
+              (g[i] - dbeta[p] / count - hat(i, p) * dgamma[p] / count);
+    });
+    return {dx, dgamma, dbeta};
+  }
+};
+
+struct Case {
+  BatchNorm norm;
+  Map map;
+  double mean = 0;  // of x
+
+  std::string name() const {
+    return cat("batch_norm ", text(map), norm.freq ? " freq" : "", norm.relu ? " relu" : "",
+               norm.avg_pool_2x2 ? " pool" : "", norm.dropout.p > 0 ? " dropout" : "",
+               mean != 0 ? cat(" mean ", mean) : "");
+  }
+};
+
+struct Data {
+  Floats x, gamma, beta, running_mean, running_var, dy;
+};
+
+// Draws again what lies on the relu's kink, where float and double may disagree on the side.
+Data draw(const Case& c, Naive& naive) {
+  const int64_t params = c.norm.freq ? c.map.f : c.map.c;
+  Data d{random_map(c.map, c.mean),
+         normal(params),
+         normal(params),
+         normal(params, c.mean),
+         uniform(params, 0.5, 2),
+         random_map(batch_norm_output(c.norm, c.map))};
+  naive.gamma = wide(d.gamma);
+  naive.beta = wide(d.beta);
+  naive.mean = wide(d.running_mean);
+  naive.var = wide(d.running_var);
+  const double near = 4e-6 * (1 + std::fabs(c.mean));
+  for (bool moved = true; moved;) {
+    moved = false;
+    if (naive.train) naive.statistics(wide(d.x));
+    if (!c.norm.relu) break;
+    const Doubles z = naive.normalized(wide(d.x));
+    for (size_t i = 0; i < z.size(); ++i) {
+      if (std::fabs(z[i]) >= near) continue;
+      d.x[i] = round_to(c.map.storage(), normal(1, c.mean)[0]);
+      moved = true;
+    }
+  }
+  return d;
+}
+
+void train(const Case& c) {
+  const Map out = batch_norm_output(c.norm, c.map);
+  const panns::backends::StepState state = random_state();
+  Naive naive{c.norm, c.map, {state.seed, state.step, static_cast<uint32_t>(c.norm.dropout.mask)}};
+  const Data d = draw(c, naive);
+  const Doubles x = wide(d.x), y = naive.forward(x);
+  const auto grads = naive.backward(x, wide(d.dy));
+  const auto params = std::ssize(d.gamma);
+  Doubles invstd, running_mean, running_var;
+  for (size_t p = 0; p < d.gamma.size(); ++p) {
+    invstd.push_back(1 / std::sqrt(naive.var[p] + c.norm.eps));
+    running_mean.push_back((1 - c.norm.momentum) * d.running_mean[p] +
+                           c.norm.momentum * naive.mean[p]);
+    running_var.push_back((1 - c.norm.momentum) * d.running_var[p] +
+                          c.norm.momentum * naive.unbiased[p]);
+  }
+  const Storage type = c.map.storage();
+  on_orders(
+      c.name() + " train",
+      [&] {
+        Array px = pack(c.map, d.x), pdy = pack(out, d.dy), gamma(d.gamma), beta(d.beta);
+        Array rm(d.running_mean), rv(d.running_var), mean{Run(params)}, inv{Run(params)};
+        Array py(out), dx(c.map), dgamma{Run(params)}, dbeta{Run(params)};
+        auto work = workspace(batch_norm_workspace(c.norm, c.map));
+        batch_norm_train(kLaunch, c.norm, c.map, &state,
+                         {px.data(), gamma, beta, rm, rv, py.data(), mean, inv}, work.data());
+        work = workspace(batch_norm_workspace(c.norm, c.map));
+        batch_norm_backward(
+            kLaunch, c.norm, c.map, &state,
+            {px.data(), gamma, beta, mean, inv, pdy.data(), dx.data(), dgamma, dbeta}, work.data());
+        return std::vector<Array>{mean, inv, rm, rv, py, dx, dgamma, dbeta};
+      },
+      [&](const std::vector<Array>& o) {
+        const Storage f = Storage::fp32;
+        // A mean far from 0 costs x its low bits, in PyTorch as here; sums of that many terms near
+        // 1 may cancel.
+        const double base = 4e-6 * (1 + std::fabs(c.mean) / 16);
+        const double terms = std::sqrt(static_cast<double>(dense_size(c.map) / params));
+        double worst = 0;
+        for (double e :
+             {excess(o[0].floats(), naive.mean, f, 1e-6, 1), excess(o[1].floats(), invstd, f, 1e-6),
+              excess(o[2].floats(), running_mean, f, 1e-6, 1),
+              excess(o[3].floats(), running_var, f, 1e-6),
+              excess(unpack(out, o[4]), y, type, base, 1),
+              excess(unpack(c.map, o[5]), grads[0], type, base, 1),
+              excess(o[6].floats(), grads[1], f, base, terms),
+              excess(o[7].floats(), grads[2], f, base, terms)}) {
+          worst = e > worst ? e : worst;
+        }
+        return worst;
+      });
+}
+
+void eval(const Case& c) {
+  const Map out = batch_norm_output(c.norm, c.map);
+  Naive naive{c.norm, c.map};
+  naive.train = false;
+  const Data d = draw(c, naive);
+  const Doubles y = naive.forward(wide(d.x));
+  on_orders(
+      c.name() + " eval",
+      [&] {
+        Array px = pack(c.map, d.x), gamma(d.gamma), beta(d.beta);
+        Array rm(d.running_mean), rv(d.running_var), py(out);
+        auto work = workspace(batch_norm_workspace(c.norm, c.map));
+        batch_norm_eval(kLaunch, c.norm, c.map, {px.data(), gamma, beta, rm, rv, py.data()},
+                        work.data());
+        return std::vector<Array>{py};
+      },
+      [&](const std::vector<Array>& o) {
+        return excess(unpack(out, o[0]), y, c.map.storage(), 4e-6, 1);
+      });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  start(argc, argv);
+  const auto both = [](const Case& c) {
+    train(c);
+    eval(c);
+  };
+  for (Storage type : kStorages) {
+    for (int64_t channels : {3, 17, 24, 64}) {
+      BatchNorm norm;
+      both({norm, {2, channels, 31, 5, type}});
+      norm.relu = true;
+      both({norm, {2, channels, 31, 5, type}});
+      norm.avg_pool_2x2 = true;
+      both({norm, {2, channels, 31, 5, type}});
+      norm.dropout = {0.2f, 5};
+      both({norm, {3, channels, 125, 4, type}});
+      norm.avg_pool_2x2 = norm.relu = false;
+      both({norm, {2, channels, 4, 5, type}});
+    }
+    BatchNorm all{false, true, true, 1e-3, 0.01, {0.5f, 9}};
+    both({all, {1, 527, 31, 2, type}});
+    all.dropout.p = 0;
+    both({all, {1, 8, 1001, 7, type}});
+    // The mean thirty times the deviation: E[x^2] - mean^2 would cancel.
+    both({{}, {4, 8, 125, 8, type}, 30});
+  }
+  for (int64_t bins : {64, 7, 1}) {
+    both({{.freq = true}, {3, 1, 101, bins}});
+    both({{.freq = true}, {3, 1, 101, bins}, -50});
+    both({{.relu = true}, {3, 1, 101, bins}});
+  }
+  both({{.freq = true}, {2, 1, 1001, 64}, -40});
+  const auto work = [] {
+    batch_norm_train(kLaunch, {.freq = true}, {1, 2, 4, 4}, nullptr, {}, nullptr);
+  };
+  tap::ok(throws("ERR_PANNS_UNSUPPORTED", work), "a norm over bins of two channels is refused");
+  return tap::done();
+}
