@@ -139,7 +139,7 @@ export class Model {
    *
    * `waveforms` are mono samples in [-1, 1] at `sampleRate`: one array of `batch` clips of equal
    * length, or a list of arrays of any lengths from one sample up. A clip is padded with zeros to
-   * {@link lengthFor} its length; its scores do not depend on the clips beside it. Memory from
+   * {@link lengthFor} its length; the clips beside it change its scores by rounding at most. Memory from
    * {@link allocate} is read in place and must not change meanwhile.
    *
    * @throws PannsError `ERR_PANNS_SHAPE`, `ERR_PANNS_NAN` for samples that are no numbers,

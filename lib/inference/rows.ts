@@ -12,7 +12,7 @@ export interface RowGroup {
 /**
  * One array of `batch` clips, or a list of clips of any lengths, as groups of equal length. Each clip
  * is filled up with zeros to `lengthFor` its own length and no further, so that its scores do not
- * depend on the clips beside it. An array that needs no zeros comes back as it is.
+ * depend on the lengths beside it. An array that needs no zeros comes back as it is.
  *
  * @throws PannsError `ERR_PANNS_SHAPE`, `ERR_PANNS_NAN`
  */

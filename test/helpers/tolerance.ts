@@ -21,6 +21,11 @@ export const tolerances = {
     function: { atol: 0, rtol: 16 * U, why: 'exp by a polynomial, then a division' },
     mean: { atol: 0, rtol: 16 * U, why: 'a float sum of up to some hundred terms' },
     product: { atol: 0, rtol: 32 * U, why: 'sums of some hundred products in float' },
+    long: {
+      atol: 0,
+      rtol: 128 * U,
+      why: 'as product, of some thousand: rounding grows as its root',
+    },
     winograd: {
       atol: 0,
       rtol: 64 * U,

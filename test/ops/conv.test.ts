@@ -183,6 +183,7 @@ const rows: readonly Row[] = [
     out: 64,
     kernel: [80, 1],
     attrs: { stride: [4, 1] },
+    kind: 'long',
   },
   // With a bias, as every odd row.
   { name: '1-d: 1x1 to classes', x: [2, 48, 7, 1], out: 527, kernel: [1, 1] },
