@@ -127,7 +127,8 @@ function drawParameter(
   if (tensor === 'bias' && ranges) return draws.uniforms(count, ranges[2], ranges[3]);
   if (tensor === 'bias') return draws.normals(count, 0.1);
   if (regime !== 'free' && regime !== 'small') {
-    const [least, most] = ranges ?? [0.5, 1.5];
+    // Branches weigh less than what they are added to, as a chain of fifty norms grows chaotic.
+    const [least, most] = ranges ?? (regime === 'branch' ? [0.2, 0.6] : [0.5, 1.5]);
     return draws.uniforms(count, least, most);
   }
   const inputs = shape[1] ?? 1;
@@ -270,9 +271,14 @@ export async function checkModel(
   const options = seed === undefined ? {} : { seed };
   const subject = await makeSubject(t, draws, row, samples, options);
   await mirror(oracle, subject);
-  await calibrate(oracle, draws, subject, clips(draws, 2, samples));
+  // The same clips, or a difference in colour between clips grows from layer to layer.
+  const waveform = clips(draws, 2, samples);
+  await calibrate(oracle, draws, subject, waveform);
   for (const length of [samples, lengthFor(minimumSamples)]) {
-    await checkInference(t, oracle, subject, clips(draws, 2, length), 2, 'sigmoid', 'network');
+    const part = new Float32Array(2 * length);
+    part.set(waveform.subarray(0, length));
+    part.set(waveform.subarray(samples, samples + length), length);
+    await checkInference(t, oracle, subject, part, 2, 'sigmoid', 'network');
   }
   subject.model.dispose();
 }
