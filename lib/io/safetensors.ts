@@ -1,7 +1,6 @@
-import { type FileHandle, open } from 'node:fs/promises';
 import { PannsError } from '../errors.js';
-import { ioError } from './failure.js';
 import { findDuplicateKey } from './json.js';
+import { openFile, type Source } from './source.js';
 
 /**
  * The safetensors format: 8 bytes of little-endian header length, a JSON header of names to
@@ -18,6 +17,7 @@ export interface SafetensorsArrays {
   I64: BigInt64Array;
   I32: Int32Array;
   I16: Int16Array;
+  I8: Int8Array;
   U8: Uint8Array;
   BOOL: Uint8Array;
 }
@@ -69,6 +69,7 @@ export const ELEMENT_BYTES: ReadonlyMap<string, number> = new Map(
     F16: 2,
     BF16: 2,
     I16: 2,
+    I8: 1,
     U8: 1,
     BOOL: 1,
   }),
@@ -116,7 +117,8 @@ export function parseSafetensors(bytes: Uint8Array, where = 'safetensors'): Safe
   const tensors = new Map<string, SafetensorsTensor>();
   for (const [name, entry] of header.entries) {
     const { byteOffset, byteLength } = entry;
-    tensors.set(name, toTensor(entry, bytes.subarray(byteOffset, byteOffset + byteLength)));
+    const part = bytes.subarray(byteOffset, byteOffset + byteLength);
+    tensors.set(name, tensorFrom(entry.dtype, entry.shape, part));
   }
   return { metadata: header.metadata, tensors };
 }
@@ -129,34 +131,39 @@ export function parseSafetensors(bytes: Uint8Array, where = 'safetensors'): Safe
  * @throws PannsError `ERR_PANNS_CHECKPOINT`, `ERR_PANNS_IO`
  */
 export async function openSafetensors(path: string): Promise<SafetensorsFile> {
-  let handle: FileHandle;
+  const source = await openFile(path);
   try {
-    handle = await open(path, 'r');
+    return await safetensorsIn(source);
   } catch (error) {
-    throw ioError(error, 'read', path);
+    await source.close();
+    throw error;
   }
-  try {
-    const { size } = await handle.stat();
-    const prefix = await readExactly(handle, 0, Math.min(PREFIX_BYTES, size), path);
-    const headerBytes = headerLength(prefix, size, path);
-    const text = await readExactly(handle, PREFIX_BYTES, headerBytes, path);
-    const { metadata, entries } = parseHeader(text, PREFIX_BYTES + headerBytes, size, path);
-    const close = () => handle.close();
-    const read = async (name: string) => {
-      const entry = entries.get(name);
-      if (entry === undefined) {
-        throw new PannsError('ERR_PANNS_OPTION', `there is no tensor named "${name}"`, {
-          where: path,
-          actual: name,
-        });
-      }
-      return toTensor(entry, await readExactly(handle, entry.byteOffset, entry.byteLength, path));
-    };
-    return { metadata, entries, read, close, [Symbol.asyncDispose]: close };
-  } catch (error) {
-    await handle.close();
-    throw ioError(error, 'read', path);
-  }
+}
+
+/**
+ * Reads the header of a source, which the result closes with itself.
+ *
+ * @throws PannsError `ERR_PANNS_CHECKPOINT`, `ERR_PANNS_IO`
+ */
+export async function safetensorsIn(source: Source): Promise<SafetensorsFile> {
+  const { name: path, size } = source;
+  const prefix = await source.read(0, Math.min(PREFIX_BYTES, size));
+  const headerBytes = headerLength(prefix, size, path);
+  const text = await source.read(PREFIX_BYTES, headerBytes);
+  const { metadata, entries } = parseHeader(text, PREFIX_BYTES + headerBytes, size, path);
+  const close = () => source.close();
+  const read = async (name: string) => {
+    const entry = entries.get(name);
+    if (entry === undefined) {
+      throw new PannsError('ERR_PANNS_OPTION', `there is no tensor named "${name}"`, {
+        where: path,
+        actual: name,
+      });
+    }
+    const bytes = await source.read(entry.byteOffset, entry.byteLength);
+    return tensorFrom(entry.dtype, entry.shape, bytes);
+  };
+  return { metadata, entries, read, close, [Symbol.asyncDispose]: close };
 }
 
 /**
@@ -325,12 +332,16 @@ function byPlace(
   return new Map(ordered);
 }
 
-function toTensor(entry: SafetensorsEntry, bytes: Uint8Array): SafetensorsTensor {
-  const { dtype, shape, byteLength } = entry;
+/** A tensor over its bytes: a view of them where their place suits the element type, or a copy. */
+export function tensorFrom(
+  dtype: SafetensorsDtype,
+  shape: readonly number[],
+  bytes: Uint8Array,
+): SafetensorsTensor {
   const width = ELEMENT_BYTES.get(dtype) ?? 1;
   // Not slice(): that of a Buffer shares its memory.
   const { buffer, byteOffset } = bytes.byteOffset % width === 0 ? bytes : new Uint8Array(bytes);
-  const length = byteLength / width;
+  const length = bytes.byteLength / width;
   switch (dtype) {
     case 'F64':
       return { dtype, shape, data: new Float64Array(buffer, byteOffset, length) };
@@ -345,32 +356,12 @@ function toTensor(entry: SafetensorsEntry, bytes: Uint8Array): SafetensorsTensor
       return { dtype, shape, data: new Int32Array(buffer, byteOffset, length) };
     case 'I16':
       return { dtype, shape, data: new Int16Array(buffer, byteOffset, length) };
+    case 'I8':
+      return { dtype, shape, data: new Int8Array(buffer, byteOffset, length) };
     case 'U8':
     case 'BOOL':
       return { dtype, shape, data: new Uint8Array(buffer, byteOffset, length) };
   }
-}
-
-async function readExactly(
-  handle: FileHandle,
-  position: number,
-  length: number,
-  path: string,
-): Promise<Uint8Array> {
-  // Not Buffer.alloc: a small one would come from a shared pool, at any alignment.
-  const bytes = new Uint8Array(length);
-  for (let done = 0; done < length; ) {
-    const part = Math.min(length - done, 2 ** 30);
-    let bytesRead: number;
-    try {
-      ({ bytesRead } = await handle.read(bytes, done, part, position + done));
-    } catch (error) {
-      throw ioError(error, 'read', path);
-    }
-    if (bytesRead === 0) throw damaged(path, 'it became shorter while it was being read');
-    done += bytesRead;
-  }
-  return bytes;
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -6,10 +6,15 @@ import {
   MAX_HEADER_BYTES,
   METADATA,
   PREFIX_BYTES,
+  type SafetensorsArrays,
+  type SafetensorsDtype,
+  type SafetensorsTensor,
   shapeBytes,
 } from './safetensors.js';
 
-/** A tensor to be written. */
+const WHERE = 'writeSafetensors';
+
+/** A tensor of a state dict: float32, and int64 for num_batches_tracked. */
 export type WritableTensor =
   | { dtype: 'F32'; shape: readonly number[]; data: Float32Array }
   | { dtype: 'I64'; shape: readonly number[]; data: BigInt64Array };
@@ -25,7 +30,7 @@ export type WritableTensor =
  */
 export async function writeSafetensors(
   path: string,
-  tensors: Iterable<readonly [string, WritableTensor]>,
+  tensors: Iterable<readonly [string, SafetensorsTensor]>,
   metadata: Iterable<readonly [string, string]> = [],
 ): Promise<void> {
   await writeFileAtomic(path, encodeSafetensors(tensors, metadata));
@@ -38,7 +43,7 @@ export async function writeSafetensors(
  * @throws PannsError `ERR_PANNS_SHAPE`, `ERR_PANNS_OPTION`
  */
 export function encodeSafetensors(
-  tensors: Iterable<readonly [string, WritableTensor]>,
+  tensors: Iterable<readonly [string, SafetensorsTensor]>,
   metadata: Iterable<readonly [string, string]> = [],
 ): Chunk[] {
   const sorted = [...tensors].sort(([a, s], [b, t]) => {
@@ -49,7 +54,7 @@ export function encodeSafetensors(
   const fields = new Map<string, string>();
   const strings = new Map<string, string>();
   for (const [key, value] of metadata) {
-    checkText(value);
+    checkText(value, WHERE);
     addField(strings, key, JSON.stringify(value));
   }
   if (strings.size > 0) fields.set(METADATA, joinFields(strings));
@@ -57,7 +62,11 @@ export function encodeSafetensors(
   let offset = 0;
   for (const [name, tensor] of sorted) {
     const { dtype, shape, data } = tensor;
-    checkWritable(name, tensor);
+    if (name === METADATA) {
+      const what = `"${METADATA}" is not a tensor's name`;
+      throw new PannsError('ERR_PANNS_OPTION', what, { where: WHERE });
+    }
+    checkWritable(name, tensor, WHERE);
     const end = offset + data.byteLength;
     addField(fields, name, JSON.stringify({ dtype, shape, data_offsets: [offset, end] }));
     if (data.byteLength > 0) chunks.push(data);
@@ -67,7 +76,7 @@ export function encodeSafetensors(
   const padded = Math.ceil(json.byteLength / 8) * 8;
   if (padded > MAX_HEADER_BYTES) {
     throw new PannsError('ERR_PANNS_OPTION', `the header would take ${padded} bytes`, {
-      where: 'writeSafetensors',
+      where: WHERE,
       expected: `at most ${MAX_HEADER_BYTES} bytes of names and metadata`,
       actual: padded,
     });
@@ -78,37 +87,53 @@ export function encodeSafetensors(
   return [header, ...chunks];
 }
 
-function checkWritable(name: string, { dtype, shape, data }: WritableTensor): void {
-  const where = 'writeSafetensors';
-  if (name === METADATA) {
-    throw new PannsError('ERR_PANNS_OPTION', `"${METADATA}" is not a tensor's name`, { where });
-  }
-  const fits = dtype === 'F32' ? data instanceof Float32Array : data instanceof BigInt64Array;
-  const known = dtype === 'F32' || dtype === 'I64';
-  if (!known || !fits || !isCountArray(shape) || shapeBytes(shape, 1) !== data.length) {
+/** What holds each element type. */
+const ARRAYS: { [D in SafetensorsDtype]: new (length: number) => SafetensorsArrays[D] } = {
+  F64: Float64Array,
+  F32: Float32Array,
+  F16: Uint16Array,
+  BF16: Uint16Array,
+  I64: BigInt64Array,
+  I32: Int32Array,
+  I16: Int16Array,
+  I8: Int8Array,
+  U8: Uint8Array,
+  BOOL: Uint8Array,
+};
+
+/** @throws PannsError `ERR_PANNS_SHAPE`, `ERR_PANNS_OPTION` */
+export function checkWritable(
+  name: string,
+  { dtype, shape, data }: SafetensorsTensor,
+  where: string,
+): void {
+  checkText(name, where);
+  const Expected = Object.hasOwn(ARRAYS, dtype) ? ARRAYS[dtype] : undefined;
+  const fits = Expected !== undefined && data instanceof Expected;
+  if (!fits || !isCountArray(shape) || shapeBytes(shape, 1) !== data.length) {
     const what = `tensor "${name}" of shape [${shape}] and type ${dtype} does not fit its data`;
     throw new PannsError('ERR_PANNS_SHAPE', what, {
       where,
-      expected: 'F32 with a Float32Array or I64 with a BigInt64Array, of the product of the shape',
+      expected: `${Expected?.name ?? 'a known type'} of as many elements as the shape has`,
       actual: `${data.constructor.name} of length ${data.length}`,
     });
   }
 }
 
 function addField(fields: Map<string, string>, name: string, json: string): void {
-  checkText(name);
+  checkText(name, WHERE);
   if (fields.has(name)) {
     const what = `the name ${JSON.stringify(name)} stands twice`;
-    throw new PannsError('ERR_PANNS_OPTION', what, { where: 'writeSafetensors', actual: name });
+    throw new PannsError('ERR_PANNS_OPTION', what, { where: WHERE, actual: name });
   }
   fields.set(name, json);
 }
 
 /** Half of a surrogate pair has no UTF-8 form: it would be read back as another text. */
-function checkText(text: string): void {
+function checkText(text: string, where: string): void {
   if (typeof text === 'string' && !/\p{Surrogate}/u.test(text)) return;
   throw new PannsError('ERR_PANNS_OPTION', `${JSON.stringify(text)} is not well-formed text`, {
-    where: 'writeSafetensors',
+    where,
     actual: text,
   });
 }
