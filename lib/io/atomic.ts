@@ -65,6 +65,23 @@ export async function writeFileAtomic(
   await syncFolder(folder, path);
 }
 
+/**
+ * Gives a finished file its name: the bytes of `from` reach the disk, then it is renamed over `to`,
+ * which lies in the same folder.
+ *
+ * @throws PannsError `ERR_PANNS_IO` naming `to`; `from` stays as it was.
+ */
+export async function renameDurably(from: string, to: string): Promise<void> {
+  const file = await attempt(open(from, 'r+'), to);
+  try {
+    await attempt(file.sync(), to);
+  } finally {
+    await attempt(file.close(), to);
+  }
+  await attempt(rename(from, to), to);
+  await syncFolder(dirname(to), to);
+}
+
 async function attempt<T>(operation: Promise<T>, path: string): Promise<T> {
   try {
     return await operation;
