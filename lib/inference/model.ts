@@ -1,21 +1,25 @@
 import type { NativeAddon, NativeModel, NativeParameter } from '../addon.js';
-import { cudaStatus, whyNoCuda } from '../cuda.js';
+import { cudaStatus, warnOfCpu, whyNoCuda } from '../cuda.js';
 import { checkOptions, nearest, PannsError } from '../errors.js';
-import { type WritableTensor, writeSafetensors } from '../io/safetensors_writer.js';
+import type { SafetensorsTensor } from '../io/safetensors.js';
+import type { WritableTensor } from '../io/safetensors_writer.js';
+import { writeWeights } from '../io/weights_writer.js';
 import { describeModel } from '../models/index.js';
 import { type ModelConfig, type ModelOptions, modelOptionNames } from '../models/options.js';
 import type { ModelDescription, ModelRow } from '../models/row.js';
 import type { OutputShape, StateEntry } from '../models/tensor.js';
 import { callNative } from '../native/call.js';
 import { loadNative } from '../native.js';
-import { modelMetadata } from './model_file.js';
+import { modelMetadata } from './description.js';
+import { applyState, checkState, derivedTensors } from './load.js';
+import { loadStart, planStart } from './pretrained.js';
 import { arrangeRows, checkFinite, padded, type RowGroup } from './rows.js';
 import {
   asComputed,
   asStored,
-  checkDerived,
   matchState,
   type StateDict,
+  type StateReport,
   unusedValue,
   writable,
 } from './state.js';
@@ -26,6 +30,8 @@ export interface DeviceChoice {
   device?: 'cpu' | 'cuda' | 'auto' | undefined;
   /** Threads that compute; 0, the default, means one a core. */
   threads?: number | undefined;
+  /** Which GPU, in the driver's order (`cudaStatus().devices`); default 0. */
+  gpu?: number | undefined;
   /**
    * How feature maps are stored and multiplied on a GPU: `'fp32'` (the default) rounds nothing,
    * `'tf32'` rounds what tensor cores multiply, `'bf16'` and `'fp16'` take half the memory. Weights,
@@ -35,13 +41,21 @@ export interface DeviceChoice {
 }
 
 /** What devices can be told; one list for the options of all that place a model. */
-export const deviceOptionNames = ['device', 'threads', 'precision'] as const;
+export const deviceOptionNames = ['device', 'threads', 'gpu', 'precision'] as const;
 const PRECISIONS: readonly string[] = ['fp32', 'tf32', 'bf16', 'fp16'];
 
 /** Options of {@link createModel}. */
 export interface CreateModelOptions extends ModelOptions, DeviceChoice {
   /** Of the initial weights: a whole number in 0..2^53-1, default 0. */
   seed?: number | undefined;
+  /**
+   * The weights to begin with: `true` for the published ones of this name ({@link downloadWeights}), or
+   * a file's path ({@link openWeights} says what is read).
+   *
+   * Options that are not given follow from the file, `classes` too. Where `classes` differ from the
+   * file's, the classifier keeps its random values, and all else has to fit.
+   */
+  pretrained?: true | string | undefined;
 }
 
 /** Options of {@link Model.infer}. */
@@ -265,41 +279,34 @@ export class Model {
   }
 
   /**
-   * Replaces all weights by those of a state dict, under PyTorch's names.
+   * Replaces all weights by those of a state dict, under PyTorch's names, and says what became of each.
    *
    * The front-end's own tensors may be absent, and are compared when present. Nothing changes when
    * this throws. `strict: false` passes over missing and unknown names.
    *
    * @throws PannsError `ERR_PANNS_CHECKPOINT` naming what does not fit; `ERR_PANNS_NAN`
    */
-  async loadStateDict(state: StateDict, options: { strict?: boolean } = {}): Promise<void> {
+  async loadStateDict(state: StateDict, options: { strict?: boolean } = {}): Promise<StateReport> {
     checkOptions(options, ['strict'], 'loadStateDict');
     const internals = this.#usable();
-    const { native, description, counters, unused } = internals;
-    const found = matchState(description.stateDict, state, options.strict ?? true, this.name);
-    for (const [name, values] of found.tensors) checkFinite(values, `${this.name}/${name}`);
-    if (found.derived.size > 0) {
-      const computed = await derivedTensors(internals);
-      for (const [name, values] of found.derived) {
-        checkDerived(name, values, computed.get(name) as Float32Array, this.name);
-      }
-    }
-    const entries = new Map(description.stateDict.map((entry) => [entry.name, entry]));
-    for (const [name, values] of found.tensors) {
-      const ordered = asComputed(entries.get(name), values);
-      await callNative(this.name, () => native.set(name, ordered));
-    }
-    for (const [name, count] of found.counters) counters.set(name, count);
-    for (const [name, values] of found.unused) unused.set(name, values);
+    const { stateDict } = internals.description;
+    const report = matchState(stateDict, state, options.strict ?? true, this.name);
+    const read = async (name: string) => state.get(name) as SafetensorsTensor;
+    await checkState(internals, report, read);
+    await applyState(internals, report, read);
+    return report;
   }
 
   /**
-   * Writes a safetensors file from which {@link loadModel} rebuilds this model, and PyTorch its state
-   * dict. @throws PannsError `ERR_PANNS_IO`
+   * Writes a file from which {@link loadModel} rebuilds this model, and PyTorch its state dict:
+   * safetensors, or what `torch.load(path, weights_only=True)` reads where the path ends in `.pth` or
+   * `.pt`; there the state dict stands under `model`, as in PANNs' own files.
+   *
+   * @throws PannsError `ERR_PANNS_IO`
    */
   async save(path: string): Promise<void> {
     const { description } = this.#usable();
-    await writeSafetensors(path, await this.stateDict(), modelMetadata(description));
+    await writeWeights(path, await this.stateDict(), modelMetadata(description));
   }
 
   /** The compiled network as text: every op, where its result lies, and the work. */
@@ -360,14 +367,16 @@ export function modelInternals(model: Model): ModelInternals {
  * ```
  *
  * @throws PannsError `ERR_PANNS_OPTION`, `ERR_PANNS_CUDA_UNAVAILABLE`, `ERR_PANNS_NATIVE_MISSING`,
- *   `ERR_PANNS_NATIVE_LOAD`, `ERR_PANNS_OUT_OF_MEMORY`
+ *   `ERR_PANNS_NATIVE_LOAD`, `ERR_PANNS_OUT_OF_MEMORY`; with `pretrained` also `ERR_PANNS_CHECKPOINT`,
+ *   `ERR_PANNS_UNSUPPORTED`, `ERR_PANNS_IO`, `ERR_PANNS_DOWNLOAD`, `ERR_PANNS_OFFLINE`
  */
 export async function createModel(
   name: string | ModelRow,
   options: CreateModelOptions = {},
 ): Promise<Model> {
-  checkOptions(options, [...modelOptionNames, ...deviceOptionNames, 'seed'], 'createModel');
-  const { device, threads, precision, seed = 0, ...architecture } = options;
+  const known = [...modelOptionNames, ...deviceOptionNames, 'seed', 'pretrained'];
+  checkOptions(options, known, 'createModel');
+  const { device, threads, gpu, precision, seed = 0, pretrained, ...architecture } = options;
   if (!Number.isSafeInteger(seed) || seed < 0) {
     throw new PannsError(
       'ERR_PANNS_OPTION',
@@ -378,7 +387,29 @@ export async function createModel(
       },
     );
   }
-  const model = await placeModel(describeModel(name, architecture), { device, threads, precision });
+  const place = { device, threads, gpu, precision };
+  if (pretrained === undefined) return initialised(describeModel(name, architecture), place, seed);
+  const start = await planStart(name, pretrained, architecture);
+  try {
+    const model = await initialised(start.description, place, seed);
+    try {
+      await loadStart(reveal(model), start);
+      return model;
+    } catch (error) {
+      model.dispose();
+      throw error;
+    }
+  } finally {
+    await start.file.close();
+  }
+}
+
+async function initialised(
+  description: ModelDescription,
+  place: DeviceChoice,
+  seed: number,
+): Promise<Model> {
+  const model = await placeModel(description, place);
   await callNative(model.name, () => reveal(model).native.initialise(BigInt(seed)));
   return model;
 }
@@ -386,7 +417,7 @@ export async function createModel(
 /** @internal A model whose weights are still to be set. */
 export async function placeModel(
   description: ModelDescription,
-  { device = 'cpu', threads = 0, precision = 'fp32' }: DeviceChoice,
+  { device = 'cpu', threads = 0, gpu = 0, precision = 'fp32' }: DeviceChoice,
 ): Promise<Model> {
   const where = 'createModel';
   if (device !== 'cpu' && device !== 'cuda' && device !== 'auto') {
@@ -397,6 +428,10 @@ export async function placeModel(
     const what = `expected threads to be 0 (one a core) to 1024, got ${threads}`;
     throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: threads });
   }
+  if (!Number.isSafeInteger(gpu) || gpu < 0 || gpu > 1024) {
+    const what = `expected gpu to be a device's number (0 and up), got ${gpu}`;
+    throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: gpu });
+  }
   if (!PRECISIONS.includes(precision)) {
     const what = `expected precision to be one of ${PRECISIONS.join(', ')}, got "${precision}"`;
     throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: precision });
@@ -405,12 +440,12 @@ export async function placeModel(
   const addon = loadNative();
   const { spec, minimumSamples } = description;
   const native = await callNative(description.name, () =>
-    addon.createModel(spec, { device: place, threads, precision }, minimumSamples),
+    addon.createModel(spec, { device: place, threads, index: gpu, precision }, minimumSamples),
   );
   return new Model({ addon, native, description, counters: new Map(), unused: new Map() });
 }
 
-/** `'auto'` asks only: the CPU is no error then. */
+/** `'auto'` asks only: the CPU is no error then, and is said once. */
 async function chooseDevice(
   device: 'cpu' | 'cuda' | 'auto',
   where: string,
@@ -418,24 +453,12 @@ async function chooseDevice(
   if (device === 'cpu') return device;
   const status = await cudaStatus();
   if (status.available) return 'cuda';
-  if (device === 'auto') return 'cpu';
+  if (device === 'auto') {
+    warnOfCpu(status);
+    return 'cpu';
+  }
   const what = `${whyNoCuda(status)}; or use device "cpu" or "auto"`;
   throw new PannsError('ERR_PANNS_CUDA_UNAVAILABLE', what, { where });
-}
-
-async function derivedTensors(internals: ModelInternals): Promise<Map<string, Float32Array>> {
-  const { addon, description } = internals;
-  if (!description.stateDict.some(({ role }) => role === 'derived')) return new Map();
-  const { sampleRate, windowSize, hopSize, melBins, fmin, fmax } = description.config;
-  const options = { sampleRate, windowSize, hopSize, melBins, fmin, fmax };
-  const { convReal, convImag, melW } = await callNative(description.name, () =>
-    addon.frontendTensors(options),
-  );
-  return new Map([
-    ['spectrogram_extractor.stft.conv_real.weight', convReal],
-    ['spectrogram_extractor.stft.conv_imag.weight', convImag],
-    ['logmel_extractor.melW', melW],
-  ]);
 }
 
 /** Gathers rows of an output as they come; `most` is the largest number of frames, if there are any. */

@@ -1,134 +1,76 @@
-import { isDeepStrictEqual } from 'node:util';
 import { checkOptions, PannsError } from '../errors.js';
-import {
-  openSafetensors,
-  type SafetensorsFile,
-  type SafetensorsTensor,
-} from '../io/safetensors.js';
-import { describeModel, modelNames } from '../models/index.js';
-import type { ModelOptions } from '../models/options.js';
+import { openWeights, type WeightsFile } from '../io/weights.js';
 import type { ModelDescription, ModelRow } from '../models/row.js';
-import { type DeviceChoice, deviceOptionNames, type Model, placeModel } from './model.js';
-
-/** The key of a file's metadata under which the model is described, and the format's version. */
-const KEY = 'panns';
-const VERSION = 1;
-
-/** Tensors under this prefix belong to a training run, not to the model. */
-export const OPTIMIZER_PREFIX = 'optimizer.';
-
-/** The metadata that makes a file of weights a model. */
-export function modelMetadata(description: ModelDescription): [string, string][] {
-  return [[KEY, JSON.stringify({ version: VERSION, ...stored(description) })]];
-}
+import { OPTIMIZER_PREFIX, readDescription } from './description.js';
+import { applyState, checkTables } from './load.js';
+import {
+  type DeviceChoice,
+  deviceOptionNames,
+  type Model,
+  modelInternals,
+  placeModel,
+} from './model.js';
+import { matchState } from './state.js';
+import { storedModel } from './stored.js';
 
 /** Options of {@link loadModel}. */
 export interface LoadModelOptions extends DeviceChoice {
-  /** The network of one's own that the file holds; published ones are known by their names. */
-  model?: ModelRow | undefined;
+  /**
+   * The network that the file holds: a row of one's own, or the name of one of {@link modelNames} where
+   * the file does not say it.
+   */
+  model?: string | ModelRow | undefined;
 }
 
 /**
- * Rebuilds a model from a file that {@link Model.save} or a {@link Trainer} wrote.
+ * Rebuilds a model from a file that {@link Model.save} or a {@link Trainer} wrote, or from the weights of
+ * another program: `torch.save`, safetensors ({@link openWeights} says what is read).
  *
- * @throws PannsError `ERR_PANNS_CHECKPOINT` for a damaged file or one without a model's description;
- *   `ERR_PANNS_IO`; and as {@link createModel}
+ * A file without a description of its model is recognised by the names and shapes of its tensors, and
+ * by its own name where several models have the same; 527 classes are AudioSet's.
+ *
+ * @throws PannsError `ERR_PANNS_CHECKPOINT` for a damaged or hostile file, or one that fits no model;
+ *   `ERR_PANNS_UNSUPPORTED`, `ERR_PANNS_IO`; and as {@link createModel}
  */
 export async function loadModel(path: string, options: LoadModelOptions = {}): Promise<Model> {
   checkOptions(options, [...deviceOptionNames, 'model'], 'loadModel');
-  const file = await openSafetensors(path);
-  try {
-    return await readModel(file, path, options);
-  } finally {
-    await file.close();
-  }
+  await using opened = await openWeights(path);
+  const { model, ...device } = options;
+  const { description, file } = await storedModel(opened, model);
+  return await fillModel(description, file, device);
 }
 
-/** @internal The model in an open file. */
+/** @internal The model in an open file that describes it. */
 export async function readModel(
-  file: SafetensorsFile,
+  file: Stored,
   path: string,
   { model: row, ...options }: LoadModelOptions,
 ): Promise<Model> {
-  const description = readDescription(file.metadata.get(KEY), path, row);
-  const state = new Map<string, SafetensorsTensor>();
-  for (const name of file.entries.keys()) {
-    if (!name.startsWith(OPTIMIZER_PREFIX)) state.set(name, await file.read(name));
-  }
-  const model = await placeModel(description, options);
+  const description = readDescription({ path, metadata: file.metadata }, row);
+  if (description !== undefined) return fillModel(description, { ...file, path }, options);
+  throw new PannsError('ERR_PANNS_CHECKPOINT', 'this file does not describe its model', {
+    where: path,
+  });
+}
+
+/** What a model is read from. */
+type Stored = Pick<WeightsFile, 'metadata' | 'entries' | 'read'>;
+
+async function fillModel(
+  description: ModelDescription,
+  file: Pick<WeightsFile, 'path' | 'entries' | 'read'>,
+  device: DeviceChoice,
+): Promise<Model> {
+  const entries = new Map([...file.entries].filter(([name]) => !name.startsWith(OPTIMIZER_PREFIX)));
+  const report = matchState(description.stateDict, entries, true, file.path);
+  const model = await placeModel(description, device);
   try {
-    await model.loadStateDict(state);
+    const internals = modelInternals(model);
+    await checkTables(internals, report, file.read);
+    await applyState(internals, report, file.read);
     return model;
   } catch (error) {
     model.dispose();
     throw error;
   }
-}
-
-function readDescription(
-  text: string | undefined,
-  path: string,
-  row: ModelRow | undefined,
-): ModelDescription {
-  const damaged = (what: string) => new PannsError('ERR_PANNS_CHECKPOINT', what, { where: path });
-  if (text === undefined) {
-    throw damaged(
-      'this file holds tensors and no model; createModel(name, options) and loadStateDict read such',
-    );
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    throw damaged('the description of the model is not JSON');
-  }
-  if (!isObject(value)) throw damaged('the description of the model is not an object');
-  if (value.version !== VERSION) {
-    throw damaged(`the model has format version ${value.version}, this package reads ${VERSION}`);
-  }
-  const { name, config, labels } = value;
-  if (
-    typeof name !== 'string' ||
-    !isObject(config) ||
-    !(labels === undefined || isTextList(labels))
-  ) {
-    throw damaged('the description of the model is incomplete');
-  }
-  if (row === undefined && !modelNames.includes(name)) {
-    const what = `the file holds a network "${name}" that this package does not have; give it as the option \`model\``;
-    throw damaged(what);
-  }
-  if (row !== undefined && row.name !== name) {
-    throw damaged(`the file holds a model "${name}", the option \`model\` is "${row.name}"`);
-  }
-  // A file's own word on its graph, sizes and names is not taken: they could contradict each other,
-  // or ask for any memory. They must be what the package itself makes of the same options.
-  let rebuilt: ModelDescription;
-  try {
-    const classes = labels ?? config.classes;
-    rebuilt = describeModel(row ?? name, { ...config, classes } as ModelOptions);
-  } catch (cause) {
-    const what = `the description of the model is not valid: ${(cause as Error).message}`;
-    throw new PannsError('ERR_PANNS_CHECKPOINT', what, { where: path, cause });
-  }
-  // Through JSON, which the file's description has been through. Options that are newer than the file
-  // have their defaults in one and are absent in the other: their effect on the graph is compared.
-  const { config: _, ...known } = JSON.parse(JSON.stringify(stored(rebuilt)));
-  const { config: __, version: ___, ...told } = value;
-  if (isDeepStrictEqual(known, told)) return rebuilt;
-  throw damaged(`the description of the model is not that of ${name} with its options`);
-}
-
-/** What a file holds of a description, in this order whichever way it was made. */
-function stored(description: ModelDescription) {
-  const { name, config, labels, embeddingSize, minimumSamples, spec, stateDict } = description;
-  return { name, config, labels, embeddingSize, minimumSamples, spec, stateDict };
-}
-
-function isTextList(value: unknown): value is string[] {
-  return Array.isArray(value) && value.every((item) => typeof item === 'string');
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

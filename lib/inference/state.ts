@@ -1,77 +1,82 @@
 import { PannsError } from '../errors.js';
-import { type SafetensorsTensor, toFloat32 } from '../io/safetensors.js';
+import type { SafetensorsTensor } from '../io/safetensors.js';
 import type { WritableTensor } from '../io/safetensors_writer.js';
 import type { StateEntry } from '../models/tensor.js';
 
 /** Tensors by PyTorch's names, row-major: float32, and int64 for num_batches_tracked. */
 export type StateDict = ReadonlyMap<string, SafetensorsTensor>;
 
-/** What was found in a state dict, ready for a model: values by name. */
-export interface StateValues {
-  readonly tensors: Map<string, Float32Array>;
-  readonly counters: Map<string, bigint>;
-  readonly derived: Map<string, Float32Array>;
-  readonly unused: Map<string, Float32Array>;
+/** What became of the names of a state dict. */
+export interface StateReport {
+  /** Parameters, running statistics and counters that were loaded. */
+  readonly matched: readonly string[];
+  /** Parameters and running statistics that the state dict lacks: they are as they were. */
+  readonly missing: readonly string[];
+  /** Names that the model does not know. */
+  readonly unexpected: readonly string[];
+  /** Tensors that a published model stores and never uses: kept, for saving. */
+  readonly unused: readonly string[];
+  /** The front-end's tables, which follow from the model's options: compared, not loaded. */
+  readonly derived: readonly string[];
 }
 
 /** How many names an error lists. */
 const LISTED = 5;
 
 /**
- * Matches a state dict with a model's entries.
+ * Matches the names and shapes of a state dict with a model's entries.
  *
- * Derived and unused tensors and counters may be absent. Names that the model does not know are an error when
- * `strict`, and passed over otherwise, as are missing ones.
+ * Derived and unused tensors and counters may be absent. Names that the model does not know are an
+ * error when `strict`, and passed over otherwise, as are missing ones.
  *
  * @throws PannsError `ERR_PANNS_CHECKPOINT` naming what is missing, unknown or of another shape
  */
 export function matchState(
   entries: readonly StateEntry[],
-  state: StateDict,
+  state: ReadonlyMap<string, { readonly shape: readonly number[] }>,
   strict: boolean,
   where: string,
-): StateValues {
-  const found: StateValues = {
-    tensors: new Map(),
-    counters: new Map(),
-    derived: new Map(),
-    unused: new Map(),
-  };
-  const missing: string[] = [];
+): StateReport {
+  const found = { matched: [], missing: [], unused: [], derived: [] } as Record<string, string[]>;
   for (const entry of entries) {
     const { name, role } = entry;
     const tensor = state.get(name);
-    if (tensor === undefined) {
-      if (role === 'parameter' || role === 'buffer') missing.push(name);
-      continue;
-    }
-    checkShape(entry, tensor, where);
-    if (entry.dtype === 'I64') found.counters.set(name, BigInt(tensor.data[0] ?? 0));
-    else placeOf(found, role).set(name, toFloat32(tensor));
+    if (tensor !== undefined) checkShape(entry, tensor.shape, where);
+    const kind = role === 'unused' || role === 'derived' ? role : 'matched';
+    if (tensor !== undefined) found[kind]?.push(name);
+    else if (role === 'parameter' || role === 'buffer') found.missing?.push(name);
   }
-  if (!strict) return found;
   const known = new Set(entries.map(({ name }) => name));
-  const unknown = [...state.keys()].filter((name) => !known.has(name));
-  if (missing.length > 0 || unknown.length > 0) {
-    const parts = [
-      ...(missing.length > 0 ? [`it lacks ${listed(missing)}`] : []),
-      ...(unknown.length > 0 ? [`the model does not know ${listed(unknown)}`] : []),
-    ];
+  const unexpected = [...state.keys()].filter((name) => !known.has(name));
+  const { matched = [], missing = [], unused = [], derived = [] } = found;
+  if (strict && (missing.length > 0 || unexpected.length > 0)) {
     throw new PannsError(
       'ERR_PANNS_CHECKPOINT',
-      `the state dict does not fit: ${parts.join('; ')}`,
-      {
-        where,
-        expected: missing,
-        actual: unknown,
-      },
+      `the state dict does not fit: ${misfit({ missing, unexpected })}`,
+      { where, expected: missing, actual: unexpected },
     );
   }
-  return found;
+  return { matched, missing, unexpected, unused, derived };
 }
 
-function placeOf(found: StateValues, role: StateEntry['role']): Map<string, Float32Array> {
-  return role === 'derived' ? found.derived : role === 'unused' ? found.unused : found.tensors;
+/** What a state dict lacks and has too much, in words. */
+export function misfit({
+  missing,
+  unexpected,
+}: Pick<StateReport, 'missing' | 'unexpected'>): string {
+  return [
+    ...(missing.length > 0 ? [`it lacks ${listed(missing)}`] : []),
+    ...(unexpected.length > 0 ? [`the model does not know ${listed(unexpected)}`] : []),
+  ].join('; ');
+}
+
+/** The count in a num_batches_tracked. @throws PannsError `ERR_PANNS_CHECKPOINT` */
+export function counterOf(name: string, { data }: SafetensorsTensor, where: string): bigint {
+  const value = data[0];
+  if (typeof value === 'bigint') return value;
+  if (Number.isSafeInteger(value)) return BigInt(value as number);
+  const what = `${name} is ${value}, and counts batches`;
+  throw new PannsError('ERR_PANNS_CHECKPOINT', what, { where });
 }
 
 /** The core's values in the order in which PyTorch keeps the tensor. */
@@ -145,16 +150,14 @@ export function checkDerived(
   throw new PannsError('ERR_PANNS_CHECKPOINT', what, { where });
 }
 
-function checkShape(entry: StateEntry, tensor: SafetensorsTensor, where: string): void {
-  const { name, shape } = entry;
-  const same = shape.length === tensor.shape.length && shape.every((n, i) => n === tensor.shape[i]);
-  if (same) return;
-  const what = `${name} has the shape [${tensor.shape}], the model's is [${shape}]`;
-  throw new PannsError('ERR_PANNS_CHECKPOINT', what, {
-    where,
-    expected: shape,
-    actual: tensor.shape,
-  });
+function checkShape({ name, shape }: StateEntry, actual: readonly number[], where: string): void {
+  if (sameShape(shape, actual)) return;
+  const what = `${name} has the shape [${actual}], the model's is [${shape}]`;
+  throw new PannsError('ERR_PANNS_CHECKPOINT', what, { where, expected: shape, actual });
+}
+
+export function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((n, i) => n === b[i]);
 }
 
 function listed(names: readonly string[]): string {
