@@ -112,7 +112,7 @@ function indented(text: string): string {
 }
 
 /** A file as it is; of a folder all audio files in it, sorted. */
-async function audioFiles(path: string): Promise<string[]> {
+export async function audioFiles(path: string): Promise<string[]> {
   // What is not there is reported with the other files' results.
   const found = await stat(path).catch(() => undefined);
   if (!found?.isDirectory()) return [path];

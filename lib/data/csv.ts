@@ -128,7 +128,8 @@ interface Line {
   cells: string[];
 }
 
-function parseCsv(bytes: Uint8Array, path: string): { header: string[]; records: Line[] } {
+/** The header and the lines below it, each with as many cells. @throws PannsError `ERR_PANNS_DATA` */
+export function parseCsv(bytes: Uint8Array, path: string): { header: string[]; records: Line[] } {
   let text: string;
   try {
     text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
@@ -209,7 +210,8 @@ function splitLabels(text: string, separator: string): string[] {
   return text.split(separator.trim());
 }
 
-function columnOf(
+/** Where the column is that is wanted, or the first of the usual ones. @throws PannsError `ERR_PANNS_DATA` */
+export function columnOf(
   header: readonly string[],
   wanted: string | undefined,
   usual: readonly string[],
@@ -317,7 +319,8 @@ function toClips(
   });
 }
 
-async function existing(clips: readonly Clip[]): Promise<boolean[]> {
+/** Which of the clips have a file. */
+export async function existing(clips: readonly Pick<Clip, 'path'>[]): Promise<boolean[]> {
   const paths = [...new Set(clips.map((clip) => clip.path))];
   const found = new Set<string>();
   for (let at = 0; at < paths.length; at += LOOKUPS) {

@@ -1,9 +1,8 @@
-import { resample } from '../audio/decode.js';
-import { loadAudio } from '../audio/load.js';
-import { checkOptions, PannsError, throwIfAborted } from '../errors.js';
+import { checkOptions, PannsError } from '../errors.js';
 import { type DeviceChoice, Model } from './model.js';
 import { loadModel } from './model_file.js';
-import { cutWindows, type ReadSamples } from './windows.js';
+import { openSource } from './source.js';
+import { cutWindows } from './windows.js';
 
 /** Options of {@link AudioTagger.load}. */
 export interface TaggerOptions extends DeviceChoice {
@@ -107,9 +106,9 @@ export class AudioTagger {
    * @throws PannsError `ERR_PANNS_OPTION`, and as {@link loadModel}
    */
   static async load(model: string | Model, options: TaggerOptions = {}): Promise<AudioTagger> {
-    const { device, threads, precision, ...rest } = options;
+    const { device, threads, gpu, precision, ...rest } = options;
     if (model instanceof Model) return new AudioTagger(model, rest);
-    const loaded = await loadModel(model, { device, threads, precision });
+    const loaded = await loadModel(model, { device, threads, gpu, precision });
     try {
       return new AudioTagger(loaded, rest, true);
     } catch (error) {
@@ -137,7 +136,8 @@ export class AudioTagger {
     );
     const { model } = this;
     const rate = model.sampleRate;
-    const read = await this.#reader(source, options);
+    const { sampleRate } = options;
+    const read = await openSource(source, rate, { sampleRate, signal }, 'tag');
     const scores = new Float64Array(model.classCount).fill(aggregate === 'max' ? -Infinity : 0);
     const embedding = new Float64Array(model.embeddingSize);
     const segments: Segment[] = [];
@@ -199,36 +199,6 @@ export class AudioTagger {
 
   [Symbol.dispose](): void {
     this.dispose();
-  }
-
-  async #reader(
-    source: string | Uint8Array | Float32Array,
-    { sampleRate, signal }: TagOptions,
-  ): Promise<ReadSamples> {
-    const rate = this.model.sampleRate;
-    throwIfAborted(signal);
-    if (source instanceof Float32Array) {
-      const samples = await resample(source, sampleRate ?? rate, rate);
-      return async (start, count) => samples.subarray(start, start + count);
-    }
-    const valid = typeof source === 'string' || source instanceof Uint8Array;
-    check(
-      'source',
-      typeof source,
-      valid,
-      'a path, the bytes of a file, or samples as Float32Array',
-    );
-    check('sampleRate', sampleRate, sampleRate === undefined, 'absent: a file knows its own');
-    return async (start, count) => {
-      try {
-        const range = { start: start / rate, duration: count / rate, sampleRate: rate, signal };
-        return (await loadAudio(source, range)).samples;
-      } catch (error) {
-        const past = error instanceof PannsError && error.code === 'ERR_PANNS_AUDIO_RANGE';
-        if (past && start > 0) return new Float32Array(0);
-        throw error;
-      }
-    };
   }
 }
 

@@ -10,7 +10,7 @@ export interface WindowBatch {
 }
 
 /** What decoders round at the end of a range, in samples: less is missing, not the end. */
-const ROUNDING = 2;
+export const ROUNDING = 2;
 
 /**
  * Cuts audio of any length into windows, holding only `atOnce` of them in memory.

@@ -1,0 +1,294 @@
+import { checkOptions, nearest, PannsError } from '../errors.js';
+
+/** One number for all classes, or numbers by label; labels that are not named have the default. */
+export type PerClass = number | Readonly<Record<string, number>>;
+
+/** How scores of frames become events. */
+export interface EventRules {
+  /** Only events of these classes; default all. */
+  labels?: readonly string[] | undefined;
+  /** Frames pass a median filter of about this length first; default 0, none. In seconds. */
+  medianSeconds?: PerClass | undefined;
+  /** An event reaches this score; default 0.3, which PANNs' authors advise for AudioSet. */
+  threshold?: PerClass | undefined;
+  /** An event lasts as long as scores stay at or above this; default `threshold`. */
+  lowThreshold?: PerClass | undefined;
+  /** Shorter ones are dropped; default 0. In seconds. */
+  minimumSeconds?: PerClass | undefined;
+  /** What is left becomes one event over gaps that are no longer; default 0. In seconds. */
+  maximumGapSeconds?: PerClass | undefined;
+}
+
+/** The names of {@link EventRules}. */
+export const eventRuleNames: readonly (keyof EventRules)[] = [
+  ...(['labels', 'medianSeconds', 'threshold', 'lowThreshold'] as const),
+  ...(['minimumSeconds', 'maximumGapSeconds'] as const),
+];
+
+/** A sound that was found. */
+export interface DetectedEvent {
+  /** In seconds. */
+  readonly onset: number;
+  /** In seconds. */
+  readonly offset: number;
+  /** The name of the class, or its index as text where the model has no names. */
+  readonly label: string;
+  readonly index: number;
+  /** The highest score in it: above this threshold it would not be found. */
+  readonly score: number;
+}
+
+/** Finds the events in scores that come block by block. */
+export interface EventFinder {
+  /** Takes scores (frames, K), row-major; returns the events that are over, in the order of offsets. */
+  push(scores: Float32Array): Promise<DetectedEvent[]>;
+  /** Says that no frame follows; events end at `seconds` at most. */
+  finish(seconds: number): DetectedEvent[];
+}
+
+const DEFAULT_THRESHOLD = 0.3;
+
+/** Numbers that pass the filter between two pauses: about 1 ms of work. */
+const NUMBERS_AT_ONCE = 20_000;
+
+/**
+ * A finder of events with the rules, in their order: median filter, thresholds, shortest length,
+ * longest gap.
+ *
+ * Frame k lasts from k * hop to (k + 1) * hop seconds. The filter's window is the odd number of frames
+ * that is nearest, and the ends are mirrored. An event is a stretch of frames at or above
+ * `lowThreshold` of which one at least reaches `threshold`. Memory does not grow with the audio.
+ *
+ * @throws PannsError `ERR_PANNS_OPTION`
+ */
+export function createEventFinder(
+  classes: readonly string[],
+  hopSeconds: number,
+  rules: EventRules = {},
+): EventFinder {
+  checkOptions(rules, eventRuleNames, 'events');
+  for (const rule of Object.values(rules)) {
+    if (typeof rule !== 'object' || rule === null || Array.isArray(rule)) continue;
+    for (const label of Object.keys(rule)) indexOf(classes, label);
+  }
+  const trackers = chosenClasses(classes, rules).map((index) =>
+    createTracker(index, classes[index] ?? '', hopSeconds, rules),
+  );
+  const sorted = (events: DetectedEvent[]) =>
+    events.sort((a, b) => a.offset - b.offset || a.onset - b.onset || a.index - b.index);
+  return {
+    async push(scores) {
+      const events: DetectedEvent[] = [];
+      const frames = scores.length / classes.length;
+      let done = 0;
+      for (const tracker of trackers) {
+        for (let t = 0; t < frames; t++) {
+          tracker.push(scores[t * classes.length + tracker.index] ?? Number.NaN, events);
+        }
+        done += frames * tracker.cost;
+        if (done < NUMBERS_AT_ONCE) continue;
+        done = 0;
+        await new Promise<void>((resolve) => setImmediate(resolve));
+      }
+      return sorted(events);
+    },
+    finish(seconds) {
+      const events: DetectedEvent[] = [];
+      for (const tracker of trackers) tracker.finish(seconds, events);
+      return sorted(events);
+    },
+  };
+}
+
+function chosenClasses(classes: readonly string[], { labels }: EventRules): number[] {
+  if (labels === undefined) return [...classes.keys()];
+  if (!Array.isArray(labels) || labels.length === 0) {
+    throw optionError(`expected labels to be a list of classes, got ${labels}`);
+  }
+  return [...new Set(labels.map((label) => indexOf(classes, label)))].sort((a, b) => a - b);
+}
+
+function indexOf(classes: readonly string[], label: string): number {
+  const index = classes.indexOf(label);
+  if (index >= 0) return index;
+  const guess = nearest(String(label), classes);
+  throw optionError(`there is no class "${label}"; did you mean "${guess}"?`);
+}
+
+/** The value of a rule for a class. */
+function ruleOf(name: string, rule: PerClass | undefined, label: string, usual: number): number {
+  const named = typeof rule === 'object' && rule !== null && !Array.isArray(rule);
+  const value = named ? (Object.hasOwn(rule, label) ? rule[label] : usual) : (rule ?? usual);
+  if (typeof value === 'number' && Number.isFinite(value)) return value;
+  throw optionError(`expected ${name} to be a number, or numbers by label, got ${value}`);
+}
+
+function secondsOf(
+  name: keyof EventRules & `${string}Seconds`,
+  rules: EventRules,
+  label: string,
+): number {
+  const value = ruleOf(name, rules[name], label, 0);
+  if (value >= 0 && value <= 3600) return value;
+  throw optionError(`expected ${name} to be in 0..3600 seconds, got ${value} for ${label}`);
+}
+
+function optionError(what: string): PannsError {
+  return new PannsError('ERR_PANNS_OPTION', what, { where: 'events' });
+}
+
+interface Tracker {
+  readonly index: number;
+  /** Of a frame, in units of comparing a number. */
+  readonly cost: number;
+  push(score: number, into: DetectedEvent[]): void;
+  finish(seconds: number, into: DetectedEvent[]): void;
+}
+
+/** From frame `from` up to `to`, excluded. */
+interface Stretch {
+  from: number;
+  to: number;
+  peak: number;
+}
+
+/** Follows one class through time. */
+function createTracker(index: number, label: string, hop: number, rules: EventRules): Tracker {
+  const high = ruleOf('threshold', rules.threshold, label, DEFAULT_THRESHOLD);
+  const low = ruleOf('lowThreshold', rules.lowThreshold, label, high);
+  if (low > high) {
+    throw optionError(`lowThreshold ${low} is above the threshold ${high} of ${label}`);
+  }
+  // Half a millionth of a frame: 0.3 s are 30 frames of 0.01 s, whatever rounding says.
+  const frames = (seconds: number) => seconds / hop;
+  const least = Math.ceil(frames(secondsOf('minimumSeconds', rules, label)) - 5e-7);
+  const gap = Math.floor(frames(secondsOf('maximumGapSeconds', rules, label)) + 5e-7);
+  const median = frames(secondsOf('medianSeconds', rules, label));
+  const half = Math.max(0, Math.round((median - 1) / 2));
+  const filter = half > 0 ? createMedianFilter(half) : undefined;
+
+  let frame = 0;
+  let open: Stretch | undefined;
+  // Long enough to be an event; the next stretch may still continue it.
+  let waiting: Stretch | undefined;
+
+  const emit = (into: DetectedEvent[], end: number): void => {
+    if (waiting === undefined) return;
+    const onset = seconds(waiting.from, hop);
+    const offset = Math.min(seconds(waiting.to, hop), end);
+    into.push({ onset, offset, label, index, score: waiting.peak });
+    waiting = undefined;
+  };
+  const close = (into: DetectedEvent[]): void => {
+    const stretch = open;
+    open = undefined;
+    if (stretch === undefined || !(stretch.peak >= high)) return;
+    if (stretch.to - stretch.from < least) return;
+    if (waiting !== undefined && stretch.from - waiting.to <= gap) {
+      waiting.to = stretch.to;
+      waiting.peak = Math.max(waiting.peak, stretch.peak);
+      return;
+    }
+    emit(into, Infinity);
+    waiting = stretch;
+  };
+  const take = (score: number, into: DetectedEvent[]): void => {
+    if (score >= low) {
+      open ??= { from: frame, to: frame, peak: score };
+      open.to = frame + 1;
+      open.peak = Math.max(open.peak, score);
+    } else {
+      close(into);
+      // The next stretch begins at frame + 1 at the earliest.
+      if (waiting !== undefined && frame + 1 - waiting.to > gap) emit(into, Infinity);
+    }
+    frame++;
+  };
+  return {
+    index,
+    // Moving half of a window's numbers by one is fast.
+    cost: 1 + half / 4,
+    push(score, into) {
+      const smooth = filter === undefined ? score : filter.push(score);
+      if (smooth !== undefined) take(smooth, into);
+    },
+    finish(end, into) {
+      for (const smooth of filter?.finish() ?? []) take(smooth, into);
+      close(into);
+      emit(into, end);
+    },
+  };
+}
+
+/** A frame's begin without the rounding of a product such as 3 * 0.1. */
+function seconds(frame: number, hop: number): number {
+  return Number((frame * hop).toPrecision(12));
+}
+
+/** The median of each number and `half` on either side; numbers come out `half` pushes later. */
+function createMedianFilter(half: number) {
+  const size = 2 * half + 1;
+  const ring = new Float64Array(size);
+  const sorted = new Float64Array(size);
+  let count = 0;
+  let filled = 0;
+
+  const at = (position: number): number => ring[position % size] ?? Number.NaN;
+  /** The first place in the window whose number is not below `value`. */
+  const place = (value: number): number => {
+    let from = 0;
+    let to = filled;
+    while (from < to) {
+      const middle = (from + to) >> 1;
+      if ((sorted[middle] ?? 0) < value) from = middle + 1;
+      else to = middle;
+    }
+    return from;
+  };
+  const insert = (value: number): void => {
+    const to = place(value);
+    sorted.copyWithin(to + 1, to, filled);
+    sorted[to] = value;
+    filled++;
+  };
+  const remove = (value: number): void => {
+    const from = place(value);
+    sorted.copyWithin(from, from + 1, filled);
+    filled--;
+  };
+  return {
+    push(value: number): number | undefined {
+      const position = count++;
+      // What leaves the window: before the beginning lies the mirror image.
+      const leaves = position < size ? at(2 * half - position) : at(position);
+      ring[position % size] = value;
+      if (position < half) return undefined;
+      if (position === half) {
+        for (let i = 0; i < 2 * half; i++) insert(at(i >> 1));
+      } else {
+        remove(leaves);
+      }
+      insert(value);
+      return sorted[half];
+    },
+    finish(): number[] {
+      const total = count;
+      const rest: number[] = [];
+      const mirrored = (position: number): number => {
+        const folded = ((position % (2 * total)) + 2 * total) % (2 * total);
+        return at(folded < total ? folded : 2 * total - 1 - folded);
+      };
+      for (let t = Math.max(0, total - half); t < total; t++) {
+        if (filled === 0) {
+          // So short that no window was whole yet.
+          for (let i = t - half; i <= t + half; i++) insert(mirrored(i));
+        } else {
+          remove(mirrored(t - half - 1));
+          insert(mirrored(t + half));
+        }
+        rest.push(sorted[half] ?? Number.NaN);
+      }
+      return rest;
+    },
+  };
+}
