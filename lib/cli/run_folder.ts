@@ -1,6 +1,7 @@
 import { appendFile, mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PannsError } from '../errors.js';
+import type { Model } from '../inference/model.js';
 import { writeFileAtomic } from '../io/atomic.js';
 import { ioError, systemCode } from '../io/failure.js';
 import type { Evaluation } from '../train/evaluate.js';
@@ -48,6 +49,8 @@ export interface RunFolder {
   summarise(summary: object): Promise<void>;
   /** Draws `curves.svg` from the records. */
   plot(): Promise<void>;
+  /** Writes the model. */
+  keep(model: Pick<Model, 'save'>): Promise<void>;
 }
 
 /** Paths in a run folder. */
@@ -76,6 +79,19 @@ export async function createRun(folder: string, config: RunConfig): Promise<RunF
   }
   await writeFileAtomic(paths.config, [`${JSON.stringify(config, null, 2)}\n`]);
   return openWith(folder, []);
+}
+
+/** How far the run in a folder is: its last validation once it has ended. */
+export async function runState(folder: string): Promise<'none' | 'begun' | Scores> {
+  const { config, metrics } = runPaths(folder);
+  if ((await read(config)) === undefined) return 'none';
+  const text = await read(metrics);
+  if (text === undefined) return 'begun';
+  try {
+    return (JSON.parse(text) as { validation?: Scores }).validation ?? 'begun';
+  } catch {
+    throw new PannsError('ERR_PANNS_CHECKPOINT', 'this file is not JSON', { where: metrics });
+  }
 }
 
 /** The configuration of a training. @throws PannsError `ERR_PANNS_CHECKPOINT` when there is none */
@@ -133,6 +149,7 @@ function openWith(folder: string, before: readonly EpochRecord[]): RunFolder {
     async plot() {
       await writeFileAtomic(curves, [curvesOf(records)]);
     },
+    keep: (trained) => trained.save(model),
   };
 }
 

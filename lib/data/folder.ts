@@ -24,7 +24,7 @@ export const AUDIO_EXTENSIONS: readonly string[] = [
 export interface FolderOptions {
   /** The classes and their order; without it, the folder names in code-unit order. */
   classes?: readonly string[] | undefined;
-  /** What counts as audio, with the dot; default {@link AUDIO_EXTENSIONS}. */
+  /** What counts as audio, with the dot; default `.wav`, `.flac`, `.mp3` and the rest of what is read. */
   extensions?: readonly string[] | undefined;
 }
 

@@ -146,7 +146,11 @@ export function createBatchLoader(options: LoaderOptions, state?: LoaderState): 
     const base = { ...batch, indices, epoch, stateAfter };
     if (!settings.mixup) return base;
     const random = createRandom(settings.seed, number);
-    return { ...base, lambda: mixupWeights(indices.length / 2, settings.mixupAlpha, random) };
+    // Drawn for the rows of all processes, as one process would with a batch of all of them.
+    const { rank, size } = sampler.share ?? { rank: 0, size: 1 };
+    const all = mixupWeights((size * indices.length) / 2, settings.mixupAlpha, random);
+    const first = rank * indices.length;
+    return { ...base, lambda: all.slice(first, first + indices.length) };
   };
   const request = (): void => {
     const batch = last.then(make);
@@ -339,7 +343,9 @@ function checkedSettings(options: LoaderOptions): Settings {
     Number.isSafeInteger(settings.prefetch) && settings.prefetch >= 0,
   );
   checkChoice('cache', settings.cache, ['memory-int16', 'none']);
-  checkChoice('onBadClip', settings.onBadClip, ['throw', 'skip']);
+  // Clips that take the place of bad ones would be another process's.
+  const policies = settings.sampler.share === undefined ? ['throw', 'skip'] : ['throw'];
+  checkChoice('onBadClip', settings.onBadClip, policies);
   checkNumber('cacheBytes', cacheBytes, cacheBytes >= 0);
   checkNumber('mixupAlpha', mixupAlpha, mixupAlpha > 0 && Number.isFinite(mixupAlpha));
   checkNumber('clips.length', clips.length, clips.length >= 1);

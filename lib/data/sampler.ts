@@ -14,11 +14,19 @@ export type SamplerState =
       positions: number[];
     };
 
+/** One process's part of what several draw together: the rows of `rank` among those of `size`. */
+export interface Share {
+  readonly rank: number;
+  readonly size: number;
+}
+
 /** Says which clips come next; `state` and `restore` continue the same order after a restart. */
 export interface Sampler {
   readonly kind: SamplerState['kind'];
   /** False when `take` runs dry after one pass. */
   readonly endless: boolean;
+  /** Whose rows these are, where they are not all. */
+  readonly share?: Share;
   /** The next `count` clip indices; fewer, at last none, only where `endless` is false. */
   take(count: number): number[];
   /** Complete passes: over the clips, or for balanced sampling over the classes. */
@@ -175,6 +183,19 @@ export function balancedSampler(
         list.move(saved.epochs[label] ?? 0, saved.positions[label] ?? 0);
       });
     },
+  };
+}
+
+/**
+ * One process's rows of an endless sampler's: each `take` draws for all processes, in their order. The
+ * state is that of the whole, and equal in all.
+ */
+export function sharedSampler(sampler: Sampler, share: Share): Sampler {
+  const { rank, size } = share;
+  return {
+    ...sampler,
+    share,
+    take: (wanted) => sampler.take(size * wanted).slice(rank * wanted, (rank + 1) * wanted),
   };
 }
 

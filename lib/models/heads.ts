@@ -29,7 +29,7 @@ export function clipHead(
 ): NetworkOutputs {
   const pooled = b.reduceTime(b.meanOverFrequency(x), 'max+mean');
   const hidden = b.relu(b.linear('fc1', b.dropout(pooled, dropout), config.embeddingSize));
-  const logits = b.linear('fc_audioset', hidden, config.classes);
+  const logits = b.linear('fc_audioset', classifierLayers(b, hidden, config), config.classes);
   return {
     embedding: b.dropout(hidden, HEAD_DROPOUT),
     logits,
@@ -71,6 +71,19 @@ function decisionHead(
     framewise_output: b.upsample(segments, frames),
     clipwise_output: b.reduceTime(segments, config.head === 'max' ? 'max' : 'mean'),
   };
+}
+
+/** (N, E) through the layers that `config.classifierLayers` adds: linear, ReLU, dropout. */
+export function classifierLayers(
+  b: Builder,
+  embedding: Tensor<'vector'>,
+  config: ModelConfig,
+): Tensor<'vector'> {
+  let x = embedding;
+  for (const [i, width] of config.classifierLayers.entries()) {
+    x = b.dropout(b.relu(b.linear(`fc_hidden${i + 1}`, x, width)), HEAD_DROPOUT);
+  }
+  return x;
 }
 
 /** Logits (N, K) to what `config.activation` makes of them. */

@@ -1,6 +1,6 @@
 // MobileNetV3 for audio (Schmid, Koutini and Widmer, "Efficient Large-Scale Audio Tagging via
 // Transformer-to-CNN Knowledge Distillation", 2023): names and numbers of the EfficientAT weights.
-import { activate, head } from './heads.js';
+import { activate, classifierLayers, head } from './heads.js';
 import type { ModelConfig } from './options.js';
 import type { ModelRow, Published } from './row.js';
 import type { BatchNormOptions, Builder, ConvOptions, Tensor } from './tensor.js';
@@ -113,7 +113,8 @@ function mlpHead(b: Builder, x: Tensor<'map'>, config: ModelConfig) {
   const embedding = b.reduceTime(b.meanOverFrequency(x), 'mean');
   const hidden = b.hardSwish(b.linear('classifier.2', embedding, config.embeddingSize, { init }));
   const dropped = b.dropout(hidden, config.dropout);
-  const logits = b.linear('classifier.5', dropped, config.classes, { init });
+  const layers = classifierLayers(b, dropped, config);
+  const logits = b.linear('classifier.5', layers, config.classes, { init });
   return { embedding, logits, clipwise_output: activate(b, logits, config) };
 }
 

@@ -38,6 +38,11 @@ export interface ModelOptions {
   head?: Head | undefined;
   /** E, the width of the layer before the classifier; default the paper's. */
   embeddingSize?: number | undefined;
+  /**
+   * Widths of layers between the embedding and the classifier of the head `'clip'`, each with ReLU and
+   * dropout: `fc_hidden1`, `fc_hidden2`, ...; default none. Two make PANNs' Freeze_L3.
+   */
+  classifierLayers?: readonly number[] | undefined;
   /** Default `'sigmoid'`; the only one for heads that score segments. */
   activation?: Activation | undefined;
 }
@@ -50,13 +55,15 @@ export interface ModelConfig extends LogmelOptions {
   readonly mixup: boolean | 'waveform';
   readonly head: Head;
   readonly embeddingSize: number;
+  readonly classifierLayers: readonly number[];
   readonly activation: Activation;
 }
 
 /** The names of {@link ModelOptions}. */
 export const modelOptionNames: readonly (keyof ModelOptions)[] = [
   ...(['classes', 'sampleRate', 'windowSize', 'hopSize', 'melBins', 'fmin', 'fmax'] as const),
-  ...(['dropout', 'specAugment', 'mixup', 'head', 'embeddingSize', 'activation'] as const),
+  ...(['dropout', 'specAugment', 'mixup', 'head', 'embeddingSize'] as const),
+  ...(['classifierLayers', 'activation'] as const),
 ];
 
 const ACTIVATIONS: readonly Activation[] = ['sigmoid', 'softmax', 'logits'];
@@ -107,7 +114,7 @@ function fillIn(options: ModelOptions, row: RowOptions): ModelConfig {
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
   const chosen: ModelOptions = { ...row.defaults, ...Object.fromEntries(given) };
   const { classes = 527, dropout = 0.2, mixup = true, activation = 'sigmoid' } = chosen;
-  const { head = 'clip', embeddingSize = 512 } = chosen;
+  const { head = 'clip', embeddingSize = 512, classifierLayers = [] } = chosen;
   const count = typeof classes === 'number' ? classes : classes.length;
   check('classes', count, isWhole(count, 1), 'a whole number >= 1, or a list of names');
   if (typeof classes !== 'number') {
@@ -121,6 +128,11 @@ function fillIn(options: ModelOptions, row: RowOptions): ModelConfig {
   check('mixup', mixup, mixes, 'true, false or "waveform"');
   check('head', head, HEADS.includes(head), `one of ${HEADS.join(', ')}`);
   check('embeddingSize', embeddingSize, isWhole(embeddingSize, 1), 'a whole number >= 1');
+  const widths =
+    Array.isArray(classifierLayers) && classifierLayers.every((width) => isWhole(width, 1));
+  check('classifierLayers', classifierLayers, widths, 'a list of whole numbers >= 1');
+  const placed = head === 'clip' || classifierLayers.length === 0;
+  check('classifierLayers', classifierLayers, placed, 'empty with a head that scores segments');
   const known = ACTIVATIONS.includes(activation);
   check('activation', activation, known, `one of ${ACTIVATIONS.join(', ')}`);
   const fits = head === 'clip' || activation === 'sigmoid';
@@ -136,6 +148,7 @@ function fillIn(options: ModelOptions, row: RowOptions): ModelConfig {
     mixup,
     head,
     embeddingSize,
+    classifierLayers: [...classifierLayers],
     activation,
   };
 }

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import type { NativeSession } from '../addon.js';
 import type { LoaderState } from '../data/loader.js';
 import { PannsError } from '../errors.js';
+import { modelMetadata, OPTIMIZER_PREFIX } from '../inference/description.js';
 import { type Model, modelInternals } from '../inference/model.js';
-import { modelMetadata, OPTIMIZER_PREFIX } from '../inference/model_file.js';
 import { ioError, systemCode } from '../io/failure.js';
 import { openSafetensors, type SafetensorsFile, toFloat32 } from '../io/safetensors.js';
 import { type WritableTensor, writeSafetensors } from '../io/safetensors_writer.js';
@@ -30,6 +30,8 @@ export interface TrainingState {
   /** The step after which the last evaluation was made; 0 for none. */
   readonly evaluatedStep: number;
   readonly best: Best | undefined;
+  /** How many processes trained together; absent: one. */
+  readonly processes?: number;
 }
 
 /** The key of a checkpoint's metadata that holds the {@link TrainingState}. */
@@ -131,6 +133,22 @@ async function openCheckpoint(path: string): Promise<OpenCheckpoint> {
     await file.close();
     throw error;
   }
+}
+
+/**
+ * Another number of processes would draw other batches from here on.
+ *
+ * @throws PannsError `ERR_PANNS_CHECKPOINT`
+ */
+export function checkProcesses({ state, path }: OpenCheckpoint, size: number): void {
+  const { processes = 1 } = state;
+  if (processes === size) return;
+  const what = `this training runs in ${processes} processes: resume it with as many, not ${size}`;
+  throw new PannsError('ERR_PANNS_CHECKPOINT', what, {
+    where: path,
+    expected: processes,
+    actual: size,
+  });
 }
 
 /** Puts the optimizer's state back. @throws PannsError `ERR_PANNS_CHECKPOINT` */

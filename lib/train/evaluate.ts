@@ -13,7 +13,7 @@ export interface EvaluateOptions {
   clipSeconds?: number | undefined;
   /** Default 16. */
   batchSize?: number | undefined;
-  /** Reads clips; default files through {@link decodeClips}. */
+  /** Reads clips; default files through `loadAudio`'s decoder. */
   decode?: Decode | undefined;
   /** Default that of the model's activation. */
   loss?: 'bce' | 'cross_entropy' | undefined;
@@ -69,6 +69,7 @@ export async function evaluate(
   checkClasses(model, dataset);
   const classes = model.classCount;
   const clips = dataset.clips.length;
+  const results = collectResults(dataset, loss);
   const samples = clipSamples(model, clipSeconds);
   const loader = createBatchLoader({
     ...{ clips: dataset.clips, classes, samplesPerClip: samples, decode, batchSize },
@@ -77,47 +78,75 @@ export async function evaluate(
     // Every clip is read once.
     cache: 'none',
   });
-  const scores = new Float32Array(clips * classes);
-  const truth = new Float32Array(clips * classes);
   // One size for all batches, so that the core compiles once; rows left over hold what was there.
   const rows = new Float32Array(Math.min(batchSize, clips) * samples);
-  let done = 0;
-  let lossSum = 0;
   try {
-    for await (const { waveform, target, indices } of loader) {
+    for await (const { waveform, indices } of loader) {
       throwIfAborted(signal);
       rows.set(waveform);
       const { clipwise_output, logits } = await model.infer(rows, {
         batch: rows.length / samples,
-        // Models that score segments have no logits of a clip, and train with bce alone.
-        outputs: loss === 'bce' ? ['clipwise_output'] : ['clipwise_output', 'logits'],
+        outputs: scoreOutputs(loss),
         ...(signal && { signal }),
       });
-      const count = indices.length * classes;
-      scores.set(clipwise_output.data.subarray(0, count), done * classes);
-      truth.set(target, done * classes);
-      lossSum +=
-        loss === 'bce'
-          ? binaryLoss(clipwise_output.data, target) / classes
-          : categoricalLoss(logits.data, target, classes);
-      done += indices.length;
+      const done = results.add(indices.length, clipwise_output.data, logits?.data);
       onProgress?.(done);
     }
   } finally {
     loader.close();
   }
-  const metrics = taggingMetrics(scores, truth, classes);
-  const { mAP, mAUC, dPrime } = metrics;
-  const labels = singleLabels(dataset.clips);
+  return results.finish();
+}
+
+/** What scoring asks of a model: heads for segments have no logits of a clip, and train with bce. */
+export function scoreOutputs(loss: 'bce' | 'cross_entropy'): ('clipwise_output' | 'logits')[] {
+  return loss === 'bce' ? ['clipwise_output'] : ['clipwise_output', 'logits'];
+}
+
+/** Gathers the scores of a data set's clips as they come, in its order. */
+export interface ResultCollector {
+  /** Rows (N, K) of the next `count` clips, and maybe more; returns how many clips are done. */
+  add(count: number, scores: Float32Array, logits: Float32Array | undefined): number;
+  finish(): Evaluation;
+}
+
+export function collectResults(dataset: Dataset, loss: 'bce' | 'cross_entropy'): ResultCollector {
+  const classes = dataset.classes.length;
+  const clips = dataset.clips.length;
+  const scores = new Float32Array(clips * classes);
+  const truth = new Float32Array(clips * classes);
+  for (const [i, { labels }] of dataset.clips.entries()) {
+    for (const label of labels) truth[i * classes + label] = 1;
+  }
+  let done = 0;
+  let lossSum = 0;
   return {
-    ...{ clips, loss: lossSum / clips, mAP, mAUC, dPrime, scores },
-    accuracy: labels === undefined ? undefined : accuracy(scores, labels, classes),
-    perClass: dataset.classes.map((label, k) => ({
-      label,
-      clips: dataset.clips.filter((clip) => clip.labels.includes(k)).length,
-      averagePrecision: metrics.averagePrecision[k] ?? Number.NaN,
-      auc: metrics.auc[k] ?? Number.NaN,
-    })),
+    add(count, rows, logits) {
+      const [first, last] = [done * classes, (done + count) * classes];
+      scores.set(rows.subarray(0, last - first), first);
+      const target = truth.subarray(first, last);
+      lossSum +=
+        loss === 'bce'
+          ? binaryLoss(rows, target) / classes
+          : categoricalLoss(logits ?? new Float32Array(0), target, classes);
+      done += count;
+      return done;
+    },
+    finish() {
+      const metrics = taggingMetrics(scores, truth, classes);
+      const { mAP, mAUC, dPrime } = metrics;
+      const labels = singleLabels(dataset.clips);
+      return {
+        ...{ clips, loss: lossSum / clips, mAP, mAUC, dPrime, scores },
+        accuracy: labels === undefined ? undefined : accuracy(scores, labels, classes),
+        perClass: dataset.classes.map((label, k) => ({
+          label,
+          clips: dataset.clips.filter((clip) => clip.labels.includes(k)).length,
+          averagePrecision: metrics.averagePrecision[k] ?? Number.NaN,
+          auc: metrics.auc[k] ?? Number.NaN,
+        })),
+      };
+    },
   };
 }
 

@@ -1,6 +1,7 @@
 import type { OptimizerOptions as NativeOptimizer } from '../addon.js';
-import { checkOptions, nearest, PannsError } from '../errors.js';
+import { checkOptions, PannsError } from '../errors.js';
 import type { Activation } from '../models/options.js';
+import { checkPrefixes, type Freeze } from './freeze.js';
 import { createSchedule, type Schedule } from './schedule.js';
 
 /** Adam as torch.optim has it; with `decoupled`, AdamW. */
@@ -70,8 +71,27 @@ export interface RecipeOptions {
   seed?: number | undefined;
   /** In steps; default once an epoch. Only with `validation`. */
   evaluateEvery?: number | undefined;
-  /** Parameters whose names begin with one of these do not train; default none. */
-  freeze?: readonly string[] | undefined;
+  /**
+   * What does not train: `'base'` is all but the classifier, `{ upTo: 'conv_block4' }` every layer up to
+   * that one, a list the beginnings of parameters' names; default `'none'`.
+   */
+  freeze?: Freeze | undefined;
+  /**
+   * Norms whose parameters are frozen use their running statistics and leave them as they are (`'eval'`,
+   * the default), or follow the batch as all others do (`'train'`, what PANNs' own code does).
+   */
+  frozenNorms?: 'eval' | 'train' | undefined;
+  /**
+   * What multiplies the learning rate of parameters whose names begin so, as `{ conv_block: 0.1 }`; the
+   * longest beginning counts, all others have 1.
+   */
+  lrScale?: Readonly<Record<string, number>> | undefined;
+  /**
+   * Whether what the frozen part makes of each clip is computed once, as at inference (without dropout
+   * and SpecAugment there), and only the head trains on it; default false. Needs all but the head
+   * frozen, `frozenNorms: 'eval'`, `dataset` and no mixup; takes 4 E bytes a clip.
+   */
+  cacheFeatures?: boolean | undefined;
 }
 
 type Complete<T> = { readonly [K in keyof T]-?: Exclude<T[K], undefined> };
@@ -91,13 +111,17 @@ export interface Recipe {
   readonly clipSeconds: number;
   readonly seed: number;
   readonly evaluateEvery: number | undefined;
-  readonly freeze: readonly string[];
+  readonly freeze: Freeze;
+  readonly frozenNorms: 'eval' | 'train';
+  readonly lrScale: Readonly<Record<string, number>>;
+  readonly cacheFeatures: boolean;
 }
 
 /** The names of {@link RecipeOptions}. */
 export const recipeOptionNames: readonly (keyof RecipeOptions)[] = [
   ...(['loss', 'optimizer', 'batchSize', 'epochs', 'steps', 'schedule', 'clipGradNorm'] as const),
-  ...(['mixup', 'sampler', 'clipSeconds', 'seed', 'evaluateEvery', 'freeze'] as const),
+  ...(['mixup', 'sampler', 'clipSeconds', 'seed', 'evaluateEvery'] as const),
+  ...(['freeze', 'frozenNorms', 'lrScale', 'cacheFeatures'] as const),
 ];
 
 const ADAM = {
@@ -138,7 +162,8 @@ export function resolveRecipe(
     `bce with sigmoid, cross_entropy with softmax or logits (here ${activation})`,
   );
   const { batchSize = 32, epochs, steps, clipGradNorm = 0, sampler = 'uniform' } = options;
-  const { clipSeconds = 10, seed = 0, evaluateEvery, freeze = [], mixup = false } = options;
+  const { clipSeconds = 10, seed = 0, evaluateEvery, mixup = false } = options;
+  const { freeze = 'none', frozenNorms = 'eval', lrScale = {}, cacheFeatures = false } = options;
   check('batchSize', batchSize, isWhole(batchSize, 1), 'a whole number >= 1');
   const both = epochs !== undefined && steps !== undefined;
   check('steps', steps, !both, 'absent beside epochs');
@@ -164,14 +189,19 @@ export function resolveRecipe(
   );
   const mixes = mixupAlpha === 0 || model.mixup;
   check('mixup', mixup, mixes, 'false for a model made with mixup: false');
-  for (const prefix of freeze) {
-    if (model.parameters.some((name) => name.startsWith(prefix))) continue;
-    const guess = nearest(prefix, model.parameters);
-    check('freeze', prefix, false, `the beginning of a parameter's name, such as "${guess}"`);
+  const follows = frozenNorms === 'train';
+  check('frozenNorms', frozenNorms, follows || frozenNorms === 'eval', '"eval" or "train"');
+  checkPrefixes('lrScale', Object.keys(lrScale), model.parameters);
+  for (const [prefix, scale] of Object.entries(lrScale)) {
+    const positive = isAtLeast(scale, 0) && scale > 0;
+    check(`lrScale["${prefix}"]`, scale, positive, 'a number above 0 (freeze has no rate at all)');
   }
+  check('cacheFeatures', cacheFeatures, typeof cacheFeatures === 'boolean', 'true or false');
+  check('frozenNorms', frozenNorms, !(cacheFeatures && follows), '"eval" with cacheFeatures');
+  check('mixup', mixup, !(cacheFeatures && mixupAlpha > 0), 'false with cacheFeatures');
   return {
     ...{ loss, batchSize, epochs, steps, clipGradNorm, mixupAlpha, sampler, clipSeconds, seed },
-    ...{ evaluateEvery, freeze: [...freeze] },
+    ...{ evaluateEvery, freeze, frozenNorms, lrScale: { ...lrScale }, cacheFeatures },
     optimizer: resolveOptimizer(options.optimizer),
     schedule: options.schedule ?? { kind: 'constant' },
   };

@@ -1,20 +1,32 @@
-import { EventEmitter } from 'node:events';
 import type { NativeSession } from '../addon.js';
 import { decodeClips } from '../audio/load.js';
-import type { BatchLoader, Decode } from '../data/loader.js';
+import type { Dataset } from '../data/dataset.js';
+import type { Batch, BatchLoader, Decode, LoaderState } from '../data/loader.js';
 import { checkOptions, PannsError, throwIfAborted } from '../errors.js';
 import { type Model, modelInternals } from '../inference/model.js';
 import { type LoadModelOptions, readModel } from '../inference/model_file.js';
+import { type Cut, cutBeforeTraining } from '../models/parts.js';
 import { callNative } from '../native/call.js';
 import {
   type Best,
+  checkProcesses,
   listCheckpoints,
   type OpenCheckpoint,
   openLatest,
   restoreOptimizer,
+  type TrainingState,
   writeCheckpoint,
 } from './checkpoint.js';
-import { clipSamples, type Evaluation, evaluate, rememberClips } from './evaluate.js';
+import { alone, type Processes } from './distributed.js';
+import { TypedEmitter } from './emitter.js';
+import { checkClasses, clipSamples, type Evaluation, evaluate, rememberClips } from './evaluate.js';
+import {
+  computeFeatures,
+  createFeatureLoader,
+  evaluateFeatures,
+  type Features,
+} from './features.js';
+import { frozenParameters } from './freeze.js';
 import {
   nativeOptimizer,
   type Recipe,
@@ -31,6 +43,7 @@ import {
   type TrainingOptions,
   trainerError,
   trainingOptionNames,
+  trainingSampler,
 } from './training.js';
 
 /** Options of {@link Trainer}. */
@@ -57,6 +70,8 @@ export interface TrainingStep {
 
 /** Events of a {@link Trainer}. */
 export interface TrainerEvents {
+  /** With `cacheFeatures`: clips whose features are computed, before the first step. */
+  features: [done: number, total: number];
   step: [step: TrainingStep];
   evaluate: [evaluation: Evaluation, step: number];
   checkpoint: [path: string, step: number];
@@ -66,6 +81,9 @@ export interface TrainerEvents {
 const REMEMBERED_BYTES = 512 * 1024 ** 2;
 
 const EVALUATION_BATCH = 16;
+
+/** Recipes' seeds are below 2^53; masks of the process p are drawn from seed + p 2^53. */
+const SEED_BITS = 53n;
 
 /**
  * Trains a model: iterate over it, each round is a step.
@@ -82,7 +100,7 @@ const EVALUATION_BATCH = 16;
  * @throws PannsError `ERR_PANNS_OPTION`, `ERR_PANNS_DATA`; while iterating also `ERR_PANNS_NAN`,
  *   `ERR_PANNS_IO`, `ERR_PANNS_OUT_OF_MEMORY`, AbortError
  */
-export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterable<TrainingStep> {
+export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterable<TrainingStep> {
   readonly model: Model;
   readonly recipe: Recipe;
   /** Steps that train on as many examples as the data set has clips. */
@@ -91,9 +109,16 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
   readonly #options: TrainingOptions;
   readonly #schedule: Schedule;
   readonly #samples: number;
+  readonly #processes: Processes;
   readonly #decode: Decode;
   readonly #validationDecode: Decode;
+  /** The names of parameters that do not train. */
+  readonly #frozen: readonly string[];
+  /** Where the network is cut, with `cacheFeatures`. */
+  readonly #cut: Cut | undefined;
+  readonly #features = new Map<Dataset, Features>();
   #restored: OpenCheckpoint | undefined;
+  #starting: Promise<NativeSession> | undefined;
   #session: NativeSession | undefined;
   #loader: BatchLoader | undefined;
   #step = 0;
@@ -114,15 +139,22 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
       cache,
       checkpoint,
       signal,
+      distributed,
       ...own
     } = options;
-    this.#options = { dataset, loader, validation, decode, cache, checkpoint, signal };
+    this.#options = { dataset, loader, validation, decode, cache, checkpoint, signal, distributed };
+    this.#processes = distributed ?? alone;
     const { activation, mixup } = model.config;
     const parameters = model
       .parameters()
       .flatMap(({ name, trainable }) => (trainable ? [name] : []));
     this.model = model;
     this.recipe = resolveRecipe(own, { activation, mixup: mixup !== false, parameters });
+    const { description } = modelInternals(model);
+    this.#frozen = frozenParameters(this.recipe.freeze, description);
+    this.#cut = this.recipe.cacheFeatures
+      ? cutBeforeTraining(description, new Set(this.#frozen))
+      : undefined;
     this.stepsPerEpoch = checkTraining(model, this.recipe, this.#options);
     const { epochs = 1, steps } = this.recipe;
     this.totalSteps = steps ?? Math.max(1, Math.round(epochs * this.stepsPerEpoch));
@@ -145,11 +177,11 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
     folder: string,
     options: TrainerOptions & LoadModelOptions,
   ): Promise<Trainer> {
-    const { device, threads, precision, model: row, ...rest } = options;
+    const { device, threads, gpu, precision, model: row, ...rest } = options;
     const latest = await openLatest(folder);
     try {
       const model = await readModel(latest.file, latest.path, {
-        ...{ device, threads, precision },
+        ...{ device, threads, gpu, precision },
         model: row,
       });
       try {
@@ -191,9 +223,10 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
       // What an abort had left undone after the last step.
       await this.#afterStep();
       while (this.#step < this.totalSteps) {
-        throwIfAborted(this.#options.signal);
-        const done = await this.#train(session);
-        if (done === undefined) return;
+        const began = performance.now();
+        const batch = await this.#nextBatch();
+        if (batch === undefined) return;
+        const done = await this.#train(session, batch, began);
         this.emit('step', done);
         yield { ...done, ...(await this.#afterStep()) };
       }
@@ -213,6 +246,11 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
       throw new PannsError('ERR_PANNS_OPTION', what, { where: 'Trainer.evaluate' });
     }
     const { signal } = this.#options;
+    if (this.#cut !== undefined) {
+      checkClasses(this.model, dataset);
+      const features = await this.#featuresOf(dataset, this.#cut);
+      return evaluateFeatures(this.model, features, dataset, this.recipe.loss, signal);
+    }
     return evaluate(this.model, dataset, {
       clipSeconds: this.recipe.clipSeconds,
       batchSize: EVALUATION_BATCH,
@@ -223,7 +261,8 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
   }
 
   /**
-   * Writes a checkpoint now, into the folder of the `checkpoint` option; returns its path.
+   * Writes a checkpoint now, into the folder of the `checkpoint` option; returns its path. With
+   * `distributed`, every process calls it, and the first writes.
    *
    * @throws PannsError `ERR_PANNS_OPTION` without that option; `ERR_PANNS_NAN`, and the error of a
    *   failed step, so that no damaged state is stored; `ERR_PANNS_IO`
@@ -236,19 +275,18 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
     }
     if (this.#failure !== undefined) throw this.#failure;
     const session = await this.#start();
-    const path = await writeCheckpoint(
-      checkpoint.folder,
-      this.model,
-      session,
-      {
-        version: 1,
-        step: this.#step,
-        recipe: this.recipe,
-        loader: this.#batches().state(),
-        evaluatedStep: this.#evaluatedStep,
-        best: this.#best,
-      },
-      checkpoint.keep ?? 2,
+    const { size } = this.#processes;
+    const state: TrainingState = {
+      version: 1,
+      step: this.#step,
+      recipe: this.recipe,
+      loader: this.#batches().state(),
+      evaluatedStep: this.#evaluatedStep,
+      best: this.#best,
+      ...(size > 1 && { processes: size }),
+    };
+    const path = await this.#processes.first(() =>
+      writeCheckpoint(checkpoint.folder, this.model, session, state, checkpoint.keep ?? 2),
     );
     this.#savedStep = this.#step;
     this.emit('checkpoint', path, this.#step);
@@ -269,28 +307,37 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
     this.dispose();
   }
 
-  /** Makes what training needs, once. */
+  /** What training needs, made once; after a failure it can be tried again. */
   async #start(): Promise<NativeSession> {
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.#session !== undefined) return this.#session;
+    this.#starting ??= this.#open();
+    try {
+      return await this.#starting;
+    } catch (error) {
+      this.#starting = undefined;
+      throw error;
+    }
+  }
+
+  async #open(): Promise<NativeSession> {
     const { addon, native, description } = modelInternals(this.model);
-    const { batchSize, mixupAlpha, loss, optimizer, freeze } = this.recipe;
+    const { batchSize, mixupAlpha, loss, optimizer, frozenNorms, lrScale } = this.recipe;
     const restored = this.#restored;
-    if (restored === undefined) await this.#checkFolder();
-    this.#loader ??= createTrainingLoader(
-      this.model,
-      this.recipe,
-      this.#options,
-      restored?.state.loader,
-    );
+    if (restored === undefined) await this.#processes.first(() => this.#checkFolder());
+    else checkProcesses(restored, this.#processes.size);
+    this.#loader ??= await this.#openLoader(restored?.state.loader);
+    const cut = this.#cut;
     const session = await callNative('Trainer', () =>
       addon.createSession(native, description.spec, {
         batch: batchSize,
-        samples: this.#samples,
+        samples: cut?.columns ?? this.#samples,
+        ...(cut && { from: cut.node }),
         mixup: mixupAlpha > 0,
         loss,
         optimizer: nativeOptimizer(optimizer),
-        frozen: [...freeze],
+        frozen: [...this.#frozen],
+        frozenNorms,
+        rates: { ...lrScale },
         passesOff: [],
       }),
     );
@@ -303,6 +350,10 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
       this.#best = best;
       this.#restored = undefined;
     }
+    await this.#processes.join(session, [
+      ...[description.spec, this.recipe, this.totalSteps, this.#step, this.#batches().state()],
+      ...[this.#options.dataset?.clips.length, this.#options.validation === undefined],
+    ]);
     this.#session = session;
     return session;
   }
@@ -316,19 +367,58 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
     );
   }
 
+  async #openLoader(state: LoaderState | undefined): Promise<BatchLoader> {
+    const { dataset } = this.#options;
+    if (this.#cut === undefined || dataset === undefined) {
+      return createTrainingLoader(this.model, this.recipe, this.#options, state);
+    }
+    const features = await this.#featuresOf(dataset, this.#cut);
+    const { batchSize } = this.recipe;
+    const sampler = trainingSampler(this.recipe, dataset, this.#processes);
+    return createFeatureLoader(features, dataset, { sampler, batchSize }, state);
+  }
+
+  /** Kept for the two data sets of the training. */
+  async #featuresOf(dataset: Dataset, cut: Cut): Promise<Features> {
+    const known = this.#features.get(dataset);
+    if (known !== undefined) return known;
+    const { dataset: training, validation, signal } = this.#options;
+    const features = await computeFeatures(this.model, cut, dataset, {
+      ...{ samples: this.#samples, decode: this.#decode, signal },
+      onProgress: (done, total) => this.emit('features', done, total),
+    });
+    if (dataset === training || dataset === validation) this.#features.set(dataset, features);
+    return features;
+  }
+
   #batches(): BatchLoader {
     return this.#loader as BatchLoader;
   }
 
-  /** One step; undefined when the data have come to an end. */
-  async #train(session: NativeSession): Promise<TrainingStep | undefined> {
-    const began = performance.now();
-    const { seed, clipGradNorm } = this.recipe;
+  /** The batch of the next step; undefined when the data have come to an end. */
+  async #nextBatch(): Promise<Batch | undefined> {
+    const processes = this.#processes;
+    // First, as a batch that was taken would be missing from a checkpoint.
+    await processes.together(async () => {
+      throwIfAborted(this.#options.signal);
+      return true;
+    });
+    try {
+      return await processes.together(async () => (await this.#batches().next()).value);
+    } catch (error) {
+      // The others have taken theirs.
+      if (processes.size > 1) this.#failure = error;
+      throw error;
+    }
+  }
+
+  async #train(session: NativeSession, batch: Batch, began: number): Promise<TrainingStep> {
+    const { clipGradNorm } = this.recipe;
+    const { rank, size } = this.#processes;
     const lr = this.#schedule(this.#step);
-    const { value: batch } = await this.#batches().next();
-    if (batch === undefined) return undefined;
     const { waveform, target, lambda, indices } = batch;
-    const state = { seed: BigInt(seed), step: this.#step, lr, maxNorm: clipGradNorm, update: true };
+    const seed = BigInt(this.recipe.seed) + (BigInt(rank) << SEED_BITS);
+    const state = { seed, step: this.#step, lr, maxNorm: clipGradNorm, update: true };
     try {
       const { loss, gradNorm } = await callNative(`step ${this.#step + 1}`, () =>
         session.step(waveform, target, lambda, state),
@@ -344,7 +434,7 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
         index: this.#step,
         epoch: Math.ceil(this.#step / this.stepsPerEpoch),
         ...{ loss, gradNorm, lr, seconds },
-        clipsPerSecond: indices.length / seconds,
+        clipsPerSecond: (size * indices.length) / seconds,
       };
     } catch (error) {
       // The batch is used up and norms may have moved: there is no going on from here.
@@ -361,7 +451,7 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
     const due = (every: number) => step > 0 && (step % every === 0 || step === this.totalSteps);
     const done: { evaluation?: Evaluation; checkpoint?: string } = {};
     if (validation !== undefined && due(evaluateEvery) && this.#evaluatedStep !== step) {
-      done.evaluation = await this.evaluate();
+      done.evaluation = await this.#processes.first(() => this.evaluate());
       this.#evaluatedStep = step;
       this.#compare(done.evaluation);
       this.emit('evaluate', done.evaluation, step);
@@ -386,8 +476,12 @@ export class Trainer extends EventEmitter<TrainerEvents> implements AsyncIterabl
   /** PyTorch's num_batches_tracked counts the batches that moved a norm's running statistics. */
   #countBatch(): void {
     const { description, counters } = modelInternals(this.model);
+    const still = new Set(this.recipe.frozenNorms === 'eval' ? this.#frozen : []);
     for (const { name, role } of description.stateDict) {
-      if (role === 'counter') counters.set(name, (counters.get(name) ?? 0n) + 1n);
+      if (role !== 'counter') continue;
+      const path = name.slice(0, name.lastIndexOf('.'));
+      if (still.has(`${path}.weight`) && still.has(`${path}.bias`)) continue;
+      counters.set(name, (counters.get(name) ?? 0n) + 1n);
     }
   }
 }

@@ -6,9 +6,10 @@ import {
   type Decode,
   type LoaderState,
 } from '../data/loader.js';
-import { balancedSampler, uniformSampler } from '../data/sampler.js';
+import { balancedSampler, type Sampler, sharedSampler, uniformSampler } from '../data/sampler.js';
 import { checkOptions, PannsError } from '../errors.js';
 import type { Model } from '../inference/model.js';
+import { alone, type Processes, type ProcessGroup } from './distributed.js';
 import { checkClasses, clipSamples, singleLabels } from './evaluate.js';
 import type { Recipe } from './recipe.js';
 
@@ -38,11 +39,17 @@ export interface TrainingOptions {
   checkpoint?: CheckpointOptions | undefined;
   /** Stops the training after the step under way. */
   signal?: AbortSignal | undefined;
+  /**
+   * The processes that share this training, each with batches of the recipe's size: gradients are
+   * averaged, so that a step trains on the batches of all. A `loader` gives this process's share.
+   */
+  distributed?: ProcessGroup | undefined;
 }
 
 /** The names of {@link TrainingOptions}. */
 export const trainingOptionNames: readonly (keyof TrainingOptions)[] = [
   ...(['dataset', 'loader', 'validation', 'decode', 'cache', 'checkpoint', 'signal'] as const),
+  'distributed',
 ];
 
 /**
@@ -53,9 +60,13 @@ export const trainingOptionNames: readonly (keyof TrainingOptions)[] = [
  */
 export function checkTraining(model: Model, recipe: Recipe, options: TrainingOptions): number {
   const { dataset, loader, validation, checkpoint } = options;
-  const { loss, batchSize, steps } = recipe;
+  const { size }: Processes = options.distributed ?? alone;
+  const { loss, batchSize, steps, cacheFeatures } = recipe;
   if ((dataset === undefined) === (loader === undefined)) {
     throw trainerError('expected either dataset or loader');
+  }
+  if (cacheFeatures && dataset === undefined) {
+    throw trainerError("expected dataset with cacheFeatures: a loader's clips are not known ahead");
   }
   checkOptions(checkpoint, ['folder', 'every', 'keep'], 'checkpoint');
   const { every, keep } = checkpoint ?? {};
@@ -69,7 +80,9 @@ export function checkTraining(model: Model, recipe: Recipe, options: TrainingOpt
     if (loss === 'bce' || singleLabels(data.clips) !== undefined) continue;
     throw trainerError('expected one label a clip for cross_entropy; use bce with sigmoid');
   }
-  if (dataset !== undefined) return Math.max(1, Math.ceil(dataset.clips.length / batchSize));
+  if (dataset !== undefined) {
+    return Math.max(1, Math.ceil(dataset.clips.length / (batchSize * size)));
+  }
   if (steps !== undefined) return steps;
   throw trainerError('expected steps beside a loader, whose epochs have no known length');
 }
@@ -78,26 +91,36 @@ export function checkTraining(model: Model, recipe: Recipe, options: TrainingOpt
 export function createTrainingLoader(
   model: Model,
   recipe: Recipe,
-  { dataset, loader, cache, decode = decodeClips }: TrainingOptions,
+  { dataset, loader, cache, decode = decodeClips, distributed }: TrainingOptions,
   state: LoaderState | undefined,
 ): BatchLoader {
   if (dataset === undefined) return (loader as NonNullable<typeof loader>)(state);
-  const { batchSize, mixupAlpha, sampler, seed, clipSeconds } = recipe;
+  const { batchSize, mixupAlpha, seed, clipSeconds } = recipe;
   const { clips } = dataset;
   const { classCount: classes, sampleRate } = model;
-  const labels = clips.map((clip) => clip.labels);
   return createBatchLoader(
     {
       ...{ clips, classes, batchSize, seed, cache, sampleRate, decode },
       samplesPerClip: clipSamples(model, clipSeconds),
-      sampler:
-        sampler === 'uniform'
-          ? uniformSampler(clips.length, seed)
-          : balancedSampler(labels, classes, seed),
+      sampler: trainingSampler(recipe, dataset, distributed ?? alone),
       ...(mixupAlpha > 0 ? { mixup: true, mixupAlpha } : {}),
     },
     state,
   );
+}
+
+/** The order of a training's clips, as far as they are this process's. */
+export function trainingSampler(
+  { sampler, seed }: Recipe,
+  { classes, clips }: Dataset,
+  { rank, size }: Processes,
+): Sampler {
+  const labels = () => clips.map((clip) => clip.labels);
+  const order =
+    sampler === 'uniform'
+      ? uniformSampler(clips.length, seed)
+      : balancedSampler(labels(), classes.length, seed);
+  return size === 1 ? order : sharedSampler(order, { rank, size });
 }
 
 /** An option that does not fit; `what` says what was expected. */

@@ -6,6 +6,7 @@
 #include "bindings/device.h"
 #include "bindings/engine.h"
 #include "bindings/model.h"
+#include "bindings/parallel.h"
 #include "bindings/testing.h"
 #include "core/threads.h"
 
@@ -36,6 +37,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   state->model = Napi::Persistent(ModelHandle::define(env));
   state->session = Napi::Persistent(SessionHandle::define(env));
   state->features = Napi::Persistent(FeaturesHandle::define(env));
+  state->group = Napi::Persistent(GroupHandle::define(env));
 
   const auto add = [&](const char* name, auto function) {
     exports.Set(name, Napi::Function::New(env, function, name));
@@ -49,6 +51,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("createModel", create_model);
   add("createSession", create_session);
   add("createFeatures", create_features);
+  add("openMpi", open_mpi);
+  add("ncclId", nccl_id);
+  add("openNccl", open_nccl);
   add("frontendTensors", frontend_tensors);
   add("probe", probe);
   add("decode", decode);

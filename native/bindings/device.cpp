@@ -13,6 +13,7 @@ constexpr int64_t kMostThreads = 1024;
 Napi::Object to_object(Napi::Env env, const backends::CudaStatus& status) {
   auto o = Napi::Object::New(env);
   o.Set("available", status.available);
+  o.Set("problem", status.problem);
   o.Set("reason", status.reason);
   o.Set("mend", status.mend);
   o.Set("driver", status.driver);

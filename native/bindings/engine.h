@@ -74,7 +74,7 @@ struct Instance {
   ~Instance();
   // Computing and reading audio overlap, so each has its own thread.
   std::unique_ptr<Engine> compute, audio;
-  Napi::FunctionReference model, session, features;
+  Napi::FunctionReference model, session, features, group;
   void stop();
 };
 

@@ -25,12 +25,16 @@ Napi::Value shape_array(Napi::Env env, const Shape& shape) {
 
 }  // namespace
 
-std::unique_ptr<graph::Program> compile_inference(ModelState& model, int64_t batch, int64_t samples,
-                                                  const std::vector<std::string>& outputs,
+std::unique_ptr<graph::Program> compile_inference(ModelState& model, const Inference& inference,
                                                   const std::vector<std::string>& passes_off) {
-  graph::Graph g = graph::parse(model.spec, {batch, samples, false, false});
+  graph::Spec spec = model.spec;
+  for (const auto& name : inference.outputs) {
+    if (name.size() > 1 && name[0] == '#') spec.outputs[name] = std::atoi(name.c_str() + 1);
+  }
+  graph::Graph g = graph::parse(
+      spec, {inference.batch, inference.samples, false, false, inference.from, nullptr});
   std::map<std::string, graph::ValueId> wanted;
-  for (const auto& name : outputs) {
+  for (const auto& name : inference.outputs) {
     const auto it = g.outputs.find(name);
     PANNS_CHECK(it != g.outputs.end(), "ERR_PANNS_OPTION", model.spec.name,
                 "the model has no output '", name, "'");
@@ -51,18 +55,16 @@ std::unique_ptr<graph::Program> compile_inference(ModelState& model, int64_t bat
   return std::make_unique<graph::Program>(std::move(g), *model.device, bound, options);
 }
 
-graph::Program& ModelState::program(int64_t batch, int64_t samples,
-                                    const std::vector<std::string>& outputs) {
+graph::Program& ModelState::program(const Inference& inference) {
   for (auto it = programs.begin(); it != programs.end(); ++it) {
-    if (it->batch != batch || it->samples != samples || it->outputs != outputs) continue;
+    if (!(it->inference == inference)) continue;
     programs.splice(programs.begin(), programs, it);
     break;
   }
   Cached* hit = programs.empty() ? nullptr : &programs.front();
-  if (hit == nullptr || hit->batch != batch || hit->samples != samples || hit->outputs != outputs) {
+  if (hit == nullptr || !(hit->inference == inference)) {
     if (programs.size() >= kPrograms) programs.pop_back();
-    programs.push_front(
-        {batch, samples, outputs, compile_inference(*this, batch, samples, outputs, {}), 0});
+    programs.push_front({inference, compile_inference(*this, inference, {}), 0});
     hit = &programs.front();
   }
   if (hit->version != parameters->version()) {
@@ -152,11 +154,16 @@ Napi::Value ModelHandle::infer(const Napi::CallbackInfo& info) {
     const FloatInput waveform(info[0], "waveform", batch * samples, job);
     const auto outputs = strings(info[3], "outputs");
     take_cancel_flag(info[4], job);
+    Inference inference{batch, samples, outputs};
+    if (!info[5].IsUndefined()) {
+      const auto last = static_cast<int64_t>(s->spec.nodes.size()) - 1;
+      inference.from = static_cast<int>(integer(info[5], "from", 0, last));
+    }
     auto results = std::make_shared<std::map<std::string, std::vector<float>>>();
     job.work = [=](const std::atomic<bool>& cancel) {
-      graph::Program& p = s->program(batch, samples, outputs);
+      graph::Program& p = s->program(inference);
       backends::Stream& stream = s->parameters->stream();
-      const graph::ValueId in = p.input("waveform");
+      const graph::ValueId in = p.input(inference.from < 0 ? "waveform" : "features");
       if (in != graph::kNoValue) {
         stream.upload(p.address(in), waveform.data(),
                       static_cast<size_t>(waveform.size()) * sizeof(float));
@@ -192,7 +199,7 @@ Napi::Value ModelHandle::text(const Napi::CallbackInfo& info) {
             {[=](const auto&) {
                std::vector<std::string> outputs;
                for (const auto& [name, node] : s->spec.outputs) outputs.push_back(name);
-               *dump = compile_inference(*s, batch, samples, outputs, off)->text();
+               *dump = compile_inference(*s, {batch, samples, outputs}, off)->text();
              },
              [dump](Napi::Env env) -> Napi::Value { return Napi::String::New(env, *dump); },
              {}});

@@ -15,6 +15,15 @@
 
 namespace panns::bindings {
 
+// What a program computes: of waveforms, or of a node's results where `from` is its number.
+struct Inference {
+  int64_t batch, samples;
+  std::vector<std::string> outputs;  // names of the spec's, or '#' and a node's number
+  int from = -1;
+
+  bool operator==(const Inference&) const = default;
+};
+
 // Everything of a model; touched on the compute engine's thread only, once it is made.
 struct ModelState {
   std::unique_ptr<backends::Device> device;
@@ -23,19 +32,17 @@ struct ModelState {
 
   // Compiled programs by shape, the most recently used first.
   struct Cached {
-    int64_t batch, samples;
-    std::vector<std::string> outputs;
+    Inference inference;
     std::unique_ptr<graph::Program> program;
     uint64_t version;  // of the parameters it was refreshed with
   };
   std::list<Cached> programs;
 
-  graph::Program& program(int64_t batch, int64_t samples, const std::vector<std::string>& outputs);
+  graph::Program& program(const Inference& inference);
 };
 
 // The inference graph with its passes, bound to parameters.
-std::unique_ptr<graph::Program> compile_inference(ModelState& model, int64_t batch, int64_t samples,
-                                                  const std::vector<std::string>& outputs,
+std::unique_ptr<graph::Program> compile_inference(ModelState& model, const Inference& inference,
                                                   const std::vector<std::string>& passes_off);
 
 class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
@@ -74,6 +81,7 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
 
  private:
   std::shared_ptr<SessionState> state() const;
+  Napi::Value join(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
   Napi::Value gradient(const Napi::CallbackInfo& info);
   Napi::Value slots(const Napi::CallbackInfo& info);

@@ -1,9 +1,13 @@
 #include "bindings/convert.h"
 #include "bindings/model.h"
+#include "bindings/parallel.h"
 #include "graph/fuse.h"
 
 namespace panns::bindings {
 namespace {
+
+// More than a spec may have.
+constexpr int64_t kNodes = 1 << 20;
 
 train::Optimizer to_optimizer(const Napi::Value& value) {
   PANNS_CHECK(value.IsObject(), "ERR_PANNS_OPTION", "optimizer", "expected an object");
@@ -34,6 +38,19 @@ train::SessionOptions to_session_options(const Napi::Value& value) {
   options.loss = text(o, "loss");
   options.optimizer = to_optimizer(o.Get("optimizer"));
   options.frozen = strings(o.Get("frozen"), "frozen");
+  if (given(o, "frozenNorms")) {
+    options.frozen_norms_train = choice(o, "frozenNorms", {"eval", "train"}) == 1;
+  }
+  if (given(o, "from")) options.from = static_cast<int>(integer(o.Get("from"), "from", 0, kNodes));
+  if (given(o, "rates")) {
+    PANNS_CHECK(o.Get("rates").IsObject(), "ERR_PANNS_OPTION", "rates", "expected an object");
+    const auto rates = o.Get("rates").As<Napi::Object>();
+    const Napi::Array prefixes = rates.GetPropertyNames();
+    for (uint32_t i = 0; i < prefixes.Length(); ++i) {
+      const std::string prefix = prefixes.Get(i).As<Napi::String>().Utf8Value();
+      options.rates[prefix] = number(rates, prefix.c_str());
+    }
+  }
   options.passes_off = strings(o.Get("passesOff"), "passesOff");
   graph::check_passes(options.passes_off);
   return options;
@@ -51,7 +68,7 @@ backends::StepState to_step_state(const Napi::Object& o) {
 Napi::Function SessionHandle::define(Napi::Env env) {
   return DefineClass(
       env, "NativeSession",
-      {InstanceMethod<&SessionHandle::step>("step"),
+      {InstanceMethod<&SessionHandle::join>("join"), InstanceMethod<&SessionHandle::step>("step"),
        InstanceMethod<&SessionHandle::gradient>("gradient"),
        InstanceMethod<&SessionHandle::slots>("slots"),
        InstanceMethod<&SessionHandle::get_slot>("getSlot"),
@@ -68,6 +85,19 @@ std::shared_ptr<SessionState> SessionHandle::state() const {
   PANNS_CHECK(state_ != nullptr, "ERR_PANNS_DISPOSED", "session",
               "the training session was disposed of");
   return state_;
+}
+
+Napi::Value SessionHandle::join(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto s = state();
+    PANNS_CHECK(info[0].IsObject() &&
+                    info[0].As<Napi::Object>().InstanceOf(instance(info.Env()).group.Value()),
+                "ERR_PANNS_OPTION", "session", "expected a group of processes");
+    const auto processes = GroupHandle::Unwrap(info[0].As<Napi::Object>())->processes();
+    Job job;
+    job.work = [=](const std::atomic<bool>& cancel) { s->session->join(processes, &cancel); };
+    return instance(info.Env()).compute->post(info.Env(), std::move(job));
+  });
 }
 
 Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {

@@ -32,18 +32,32 @@ class Context final : public ops::GradContext {
 
 }  // namespace
 
-void autodiff(Graph& g, ValueId loss, const std::vector<bool>& trainable) {
-  const size_t values = g.values.size(), nodes = g.nodes.size();
-  // What leads from a trainable parameter; nothing else is differentiated.
-  std::vector<bool> needed(values, false);
-  for (size_t v = 0; v < values; ++v) needed[v] = v < trainable.size() && trainable[v];
+std::vector<bool> reached(const Graph& g, const std::vector<bool>& trainable) {
+  std::vector<bool> found(g.values.size(), false);
+  for (size_t v = 0; v < found.size(); ++v) found[v] = v < trainable.size() && trainable[v];
   for (const Node& n : g.nodes) {
     bool any = false;
-    for (ValueId v : n.in) any = any || needed[static_cast<size_t>(v)];
+    for (ValueId v : n.in) any = any || found[static_cast<size_t>(v)];
     if (any) {
-      for (ValueId v : n.out) needed[static_cast<size_t>(v)] = true;
+      for (ValueId v : n.out) found[static_cast<size_t>(v)] = true;
     }
   }
+  return found;
+}
+
+void mark_frozen(Graph& g, const std::vector<bool>& trainable) {
+  const auto moves = reached(g, trainable);
+  for (Node& n : g.nodes) {
+    n.frozen = true;
+    for (ValueId v : n.in) n.frozen = n.frozen && !moves[static_cast<size_t>(v)];
+    if (auto* conv = std::get_if<ops::ConvAttrs>(&n.attrs)) conv->frozen = n.frozen;
+  }
+}
+
+void autodiff(Graph& g, ValueId loss, const std::vector<bool>& trainable) {
+  const size_t values = g.values.size(), nodes = g.nodes.size();
+  // Nothing else is differentiated.
+  const std::vector<bool> needed = reached(g, trainable);
   PANNS_CHECK(needed[static_cast<size_t>(loss)], "ERR_PANNS_SPEC", "training",
               "expected at least one trainable parameter that leads to the loss, got none");
 

@@ -1,12 +1,11 @@
-// At inference conv and the norm behind it are one affine map: w' = w * gamma / sqrt(var + eps),
-// b' = beta - mean * gamma / sqrt(var + eps). The folding itself is a constant node: it runs when
-// the parameters change, not with every clip.
+// With running statistics conv and the norm behind it are one affine map: w' = w * gamma / sqrt(var
+// + eps), b' = beta - mean * gamma / sqrt(var + eps). The folding itself is a constant node: it
+// runs when the parameters change, not with every clip.
 #include "graph/graph.h"
 
 namespace panns::graph {
 
 void fold_batch_norm(Graph& g) {
-  if (g.training) return;
   const auto uses = g.uses();
   std::map<ValueId, size_t> conv_of;      // value to the conv that makes it
   std::map<size_t, const Node*> norm_of;  // conv to the norm that it takes in
@@ -15,9 +14,10 @@ void fold_batch_norm(Graph& g) {
     if (n.op == ops::Op::conv) conv_of[n.out[0]] = i;
     if (n.op != ops::Op::batch_norm || !conv_of.count(n.in[0])) continue;
     const size_t conv = conv_of[n.in[0]];
+    const auto& norm = ops::as<ops::BatchNormAttrs>(n.attrs);
     const bool plain = !ops::as<ops::ConvAttrs>(g.nodes[conv].attrs).bias;
-    const bool channel = ops::as<ops::BatchNormAttrs>(n.attrs).axis == ops::Axis::channel;
-    if (plain && channel && uses[static_cast<size_t>(n.in[0])] == 1) norm_of[conv] = &n;
+    const bool affine = !norm.training && norm.axis == ops::Axis::channel && n.frozen;
+    if (plain && affine && uses[static_cast<size_t>(n.in[0])] == 1) norm_of[conv] = &n;
   }
   if (norm_of.empty()) return;
 
@@ -43,7 +43,7 @@ void fold_batch_norm(Graph& g) {
       const ops::FoldAttrs fold{ops::as<ops::BatchNormAttrs>(norm.attrs).eps};
       Node& f = g.add_node(ops::Op::fold_batch_norm, fold, norm.path,
                            {n.in[1], norm.in[1], norm.in[2], norm.in[3], norm.in[4]});
-      f.constant = true;
+      f.constant = f.frozen = true;
       n.in = {n.in[0], f.out[0], f.out[1]};
       std::get<ops::ConvAttrs>(n.attrs).bias = true;
       replaced[norm.out[0]] = n.out[0];

@@ -19,7 +19,7 @@ bool is_avg_pool_2x2(const Attrs& attrs) {
 struct Row {
   const char* name;
   Op head, tail;
-  bool training;  // the mode the row is for: a fused forward needs its own backward
+  bool training;  // for graphs that train; otherwise for frozen nodes, as there is no backward
   bool (*take)(Attrs& head, const Attrs& tail);
 };
 
@@ -100,7 +100,9 @@ int fuse(Graph& g, const backends::Device& device, const std::vector<std::string
     if (head != maker.end() && uses[static_cast<size_t>(n.in[0])] == 1) {
       Node& h = *head->second;
       for (const Row& row : kRows) {
-        if (row.head != h.op || row.tail != n.op || row.training != g.training) continue;
+        if (row.head != h.op || row.tail != n.op || !(row.training ? g.training : h.frozen)) {
+          continue;
+        }
         if (std::find(off.begin(), off.end(), row.name) != off.end()) continue;
         backends::NodeSpec fused = node_spec(g, h);
         if (!row.take(fused.attrs, n.attrs)) continue;

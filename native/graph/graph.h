@@ -1,6 +1,7 @@
 // The graph: values in single assignment and the nodes that make them, in the order they run.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -32,6 +33,7 @@ struct Node {
   std::string path;  // of the module, as PyTorch prefixes its parameters
   std::vector<ValueId> in, out;
   bool constant = false;  // depends on parameters alone: run when they change, not on every run
+  bool frozen = false;    // nothing at or before it trains: it may run as at inference
 };
 
 struct Graph {
@@ -70,6 +72,12 @@ struct ParseOptions {
   int64_t batch = 1, samples = 0;
   bool training = false;
   bool mixup = false;  // training: the input holds 2 * batch clips
+  // Of a spec's node: its result (batch, samples) is the graph's input, "features", and what it is
+  // made of is left out, with the outputs that need that. Negative: none, the input is a waveform.
+  int from = -1;
+  // training: whether a parameter of that name stays as it is. A norm whose gamma and beta do uses
+  // its running statistics, as at inference. Null: none.
+  std::function<bool(const std::string&)> still;
 };
 
 // Training-only ops (dropout, spec_augment, mixup) are left out at inference, and mixup unless it
@@ -82,7 +90,11 @@ Graph parse(const Spec& spec, const ParseOptions& options);
 void autodiff(Graph& graph, ValueId loss, const std::vector<bool>& trainable);
 // Drops nodes whose outputs nobody uses.
 void prune(Graph& graph);
-// conv followed by batch_norm at inference becomes one conv with bias.
+// By value: whether a trainable one leads to it.
+std::vector<bool> reached(const Graph& graph, const std::vector<bool>& trainable);
+// Marks the nodes that no value in `trainable` leads to: they are never differentiated.
+void mark_frozen(Graph& graph, const std::vector<bool>& trainable);
+// A frozen conv followed by a norm with running statistics becomes one conv with bias.
 void fold_batch_norm(Graph& graph);
 
 // ---- text

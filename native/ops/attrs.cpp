@@ -174,7 +174,8 @@ AdamAttrs AdamAttrs::parse(AttrMap& map) {
 }
 std::string AdamAttrs::text() const {
   return cat("betas=", beta1, ",", beta2, " eps=", eps, " weight_decay=", weight_decay,
-             amsgrad ? " amsgrad" : "", decoupled ? " decoupled" : "");
+             amsgrad ? " amsgrad" : "", decoupled ? " decoupled" : "",
+             rate != 1 ? cat(" rate=", rate) : std::string());
 }
 
 SgdAttrs SgdAttrs::parse(AttrMap& map) {
@@ -185,7 +186,8 @@ SgdAttrs SgdAttrs::parse(AttrMap& map) {
   return a;
 }
 std::string SgdAttrs::text() const {
-  return cat("momentum=", momentum, " weight_decay=", weight_decay, nesterov ? " nesterov" : "");
+  return cat("momentum=", momentum, " weight_decay=", weight_decay, nesterov ? " nesterov" : "",
+             rate != 1 ? cat(" rate=", rate) : std::string());
 }
 
 std::string text(const Attrs& attrs) {

@@ -146,6 +146,7 @@ struct LinearAttrs {
 struct AdamAttrs {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
   bool amsgrad = false, decoupled = false;
+  double rate = 1;  // the step's learning rate is multiplied by it: a parameter group's
   static AdamAttrs parse(AttrMap& map);
   std::string text() const;
 };
@@ -153,6 +154,7 @@ struct AdamAttrs {
 struct SgdAttrs {
   double momentum = 0, weight_decay = 0;
   bool nesterov = false;
+  double rate = 1;
   static SgdAttrs parse(AttrMap& map);
   std::string text() const;
 };

@@ -34,11 +34,12 @@ Specs infer(const Attrs& attrs, const Specs& in, const std::string& where) {
 
 void grad(GradContext& g) {
   const auto& a = as<BatchNormAttrs>(g.attrs());
-  PANNS_CHECK(a.training, "ERR_PANNS_UNSUPPORTED", "batch_norm",
-              "expected a norm in training mode to differentiate through");
-  // (x, gamma, beta, mean, invstd, dy) to (dx, dgamma, dbeta)
+  // (x, gamma, beta, mean, invstd, dy) to (dx, dgamma, dbeta); of a norm that does not train the
+  // running statistics are given, which are constants: dx = dy gamma / sqrt(var + eps).
+  const ValueId mean = a.training ? g.output(1) : g.input(3);
+  const ValueId deviation = a.training ? g.output(2) : g.input(4);
   const auto out = g.emit(Op::batch_norm_backward, a,
-                          {g.input(0), g.input(1), g.input(2), g.output(1), g.output(2), g.grad()});
+                          {g.input(0), g.input(1), g.input(2), mean, deviation, g.grad()});
   for (int i = 0; i < 3; ++i) {
     if (g.wants(i)) g.add(i, out[static_cast<size_t>(i)]);
   }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "graph/fuse.h"
+#include "parallel/agree.h"
 
 namespace panns::train {
 namespace {
@@ -19,6 +20,22 @@ bool off(const SessionOptions& o, const std::string& pass) {
 
 bool starts_with(const std::string& s, const std::string& prefix) {
   return s.compare(0, prefix.size(), prefix) == 0;
+}
+
+bool frozen(const SessionOptions& o, const std::string& parameter) {
+  return std::any_of(o.frozen.begin(), o.frozen.end(),
+                     [&](const std::string& prefix) { return starts_with(parameter, prefix); });
+}
+
+double rate_of(const SessionOptions& o, const std::string& parameter) {
+  size_t longest = 0;
+  double rate = 1;
+  for (const auto& [prefix, value] : o.rates) {
+    if (!starts_with(parameter, prefix) || prefix.size() < longest) continue;
+    longest = prefix.size();
+    rate = value;
+  }
+  return rate;
 }
 
 // The loss on the output it is defined for, with mixed targets where clips are mixed.
@@ -62,7 +79,11 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
       parameters_(parameters),
       options_(options),
       clips_(options.batch * (options.mixup ? 2 : 1)) {
-  Graph g = graph::parse(spec, {options.batch, options.samples, true, options.mixup});
+  const auto still = [&](const std::string& name) {
+    return !options.frozen_norms_train && frozen(options, name);
+  };
+  Graph g = graph::parse(
+      spec, {options.batch, options.samples, true, options.mixup, options.from, still});
   const ValueId loss = add_loss(g, options);
   classes_ = g.spec(g.nodes.back().in[0]).shape[1];
   const ValueId predictions = g.nodes.back().in[0];
@@ -70,7 +91,6 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
               "expected ", options.batch, " rows of predictions, got ", g.spec(predictions).shape,
               options.mixup ? "; does the model mix its clips?" : "");
   g.outputs = {{"loss", loss}};
-  if (!off(options, "fuse")) graph::fuse(g, device, options.passes_off);
 
   // By entry of Parameters and by value of the graph.
   trainable_.assign(parameters.entries().size(), false);
@@ -83,29 +103,37 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
   }
   for (size_t i = 0; i < parameters.entries().size(); ++i) {
     const auto& e = parameters.entries()[i];
-    const bool frozen = std::any_of(options.frozen.begin(), options.frozen.end(),
-                                    [&](const std::string& p) { return starts_with(e.name, p); });
     const auto it = value_of.find(e.name);
-    if (it == value_of.end() || !e.trainable || frozen) continue;
+    if (it == value_of.end() || !e.trainable || frozen(options, e.name)) continue;
     wanted[static_cast<size_t>(it->second)] = true;
   }
+  // What nothing trainable leads to computes as at inference.
+  graph::mark_frozen(g, wanted);
+  if (!off(options, "fold_batch_norm")) graph::fold_batch_norm(g);
+  if (!off(options, "fuse")) graph::fuse(g, device, options.passes_off);
   graph::autodiff(g, loss, wanted);
   if (!off(options, "prune")) graph::prune(g);
 
-  gradients_ = device.allocate(parameters.trainable_bytes());
   std::vector<void*> bound(g.values.size(), nullptr);
   for (size_t i = 0; i < parameters.entries().size(); ++i) {
     const auto& e = parameters.entries()[i];
     const auto it = value_of.find(e.name);
     if (it == value_of.end()) continue;
     bound[static_cast<size_t>(it->second)] = parameters.address(e);
-    const auto grad = g.gradients.find(it->second);
-    if (grad == g.gradients.end()) continue;
-    trainable_[i] = true;
-    bound[static_cast<size_t>(grad->second)] = gradients_->data() + e.offset;
+    trainable_[i] = g.gradients.count(it->second) > 0;
+    if (!trainable_[i]) continue;
+    if (span_ == 0) first_ = e.offset;
+    span_ = e.offset + e.bytes - first_;
+  }
+  gradients_ = device.allocate(span_);
+  for (size_t i = 0; i < trainable_.size(); ++i) {
+    if (!trainable_[i]) continue;
+    const auto& e = parameters.entries()[i];
+    const ValueId grad = g.gradients[value_of[e.name]];
+    bound[static_cast<size_t>(grad)] = gradients_->data() + (e.offset - first_);
   }
   for (size_t i = 0; i < options.optimizer.slots().size(); ++i) {
-    slots_.push_back(device.allocate(parameters.trainable_bytes()));
+    slots_.push_back(device.allocate(span_));
   }
   graph::Program::Options program;
   program.reuse_memory = !off(options, "plan");
@@ -122,37 +150,87 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
          Kind::buffer});
   };
   std::vector<ValueId> gradients;
-  std::vector<std::pair<size_t, size_t>> runs;
+  struct Run {
+    size_t begin, end;
+    double rate;
+  };
+  std::vector<Run> runs;
   for (size_t i = 0; i < trainable_.size(); ++i) {
     if (!trainable_[i]) continue;
     const auto& e = parameters.entries()[i];
-    if (!runs.empty() && runs.back().second == e.offset) {
-      runs.back().second += e.bytes;
+    const double rate = rate_of(options, e.name);
+    if (!runs.empty() && runs.back().end == e.offset && runs.back().rate == rate) {
+      runs.back().end += e.bytes;
     } else {
-      runs.emplace_back(e.offset, e.offset + e.bytes);
+      runs.push_back({e.offset, e.offset + e.bytes, rate});
     }
   }
-  for (const auto& [begin, end] : runs)
-    gradients.push_back(flat("gradients", gradients_->data(), begin, end));
+  for (const Run& run : runs)
+    gradients.push_back(
+        flat("gradients", gradients_->data(), run.begin - first_, run.end - first_));
   u.add_node(Op::grad_norm, ops::NoAttrs{}, "clip", gradients);
   for (size_t r = 0; r < runs.size(); ++r) {
-    const auto [begin, end] = runs[r];
+    const auto [begin, end, rate] = runs[r];
     std::vector<ValueId> in{flat("parameters", parameters.data(), begin, end), gradients[r]};
     for (size_t k = 0; k < slots_.size(); ++k) {
-      in.push_back(flat(options.optimizer.slots()[k], slots_[k]->data(), begin, end));
+      in.push_back(
+          flat(options.optimizer.slots()[k], slots_[k]->data(), begin - first_, end - first_));
     }
     if (const auto* adam = std::get_if<ops::AdamAttrs>(&options.optimizer.attrs)) {
-      u.add_node(Op::adam, *adam, "optimizer", in);
+      ops::AdamAttrs attrs = *adam;
+      attrs.rate = rate;
+      u.add_node(Op::adam, attrs, "optimizer", in);
     } else {
-      u.add_node(Op::sgd, std::get<ops::SgdAttrs>(options.optimizer.attrs), "optimizer", in);
+      auto attrs = std::get<ops::SgdAttrs>(options.optimizer.attrs);
+      attrs.rate = rate;
+      u.add_node(Op::sgd, attrs, "optimizer", in);
     }
   }
   update_ = std::make_unique<graph::Program>(std::move(u), device, addresses, program);
-  forward_backward_->refresh(parameters.stream());
   update_->refresh(parameters.stream());
 }
 
-StepResult Session::step(const StepInput& input, const std::atomic<bool>* cancel) {
+void Session::join(std::shared_ptr<backends::Collective> processes,
+                   const std::atomic<bool>* cancel) {
+  const std::string own = device_.info().kind, theirs = processes->device();
+  PANNS_CHECK(own == theirs, "ERR_PANNS_PARALLEL", "session", "expected a model on ", theirs,
+              ", whose memory ", processes->engine(), " works on, got one on ", own);
+  processes_ = std::move(processes);
+  backends::Stream& stream = parameters_.stream();
+  processes_->share(stream, parameters_.data(), static_cast<int64_t>(parameters_.bytes()), cancel);
+  for (const auto& slot : slots_) {
+    processes_->share(stream, slot->data(), static_cast<int64_t>(span_), cancel);
+  }
+  stream.synchronize();
+  parameters_.touch();
+}
+
+StepResult Session::average_gradients(const StepInput& input, const std::atomic<bool>* cancel) {
+  StepResult result;
+  parallel::together(*processes_, cancel, [&] { result = compute_gradients(input, cancel); });
+  double loss = result.loss;
+  processes_->sum(&loss, 1, cancel);
+  result.loss = static_cast<float>(loss / processes_->size());
+  // Gradients that lie side by side go at once: what is frozen between them was never written.
+  const auto& entries = parameters_.entries();
+  for (size_t i = 0; i < entries.size();) {
+    if (!trainable_[i]) {
+      ++i;
+      continue;
+    }
+    const size_t begin = entries[i].offset;
+    size_t end = begin;
+    for (; i < entries.size() && trainable_[i] && entries[i].offset == end; ++i) {
+      end += entries[i].bytes;
+    }
+    std::byte* gradients = gradients_->data() + (begin - first_);
+    processes_->average(parameters_.stream(), reinterpret_cast<float*>(gradients),
+                        static_cast<int64_t>((end - begin) / sizeof(float)), cancel);
+  }
+  return result;
+}
+
+StepResult Session::compute_gradients(const StepInput& input, const std::atomic<bool>* cancel) {
   backends::Stream& stream = parameters_.stream();
   graph::Program& p = *forward_backward_;
   const auto upload = [&](const char* name, const float* values) {
@@ -162,15 +240,19 @@ StepResult Session::step(const StepInput& input, const std::atomic<bool>* cancel
     stream.upload(p.address(v), values,
                   static_cast<size_t>(p.graph().spec(v).shape.size()) * sizeof(float));
   };
+  // The model's owner may have set a parameter since.
+  if (version_ != parameters_.version()) p.refresh(stream);
+  version_ = parameters_.version();
   upload("waveform", input.waveform);
+  upload("features", input.waveform);
   upload("target", input.target);
   upload("mixup_lambda", input.mixup_lambda);
   // Before anything moves: a NaN would reach the running statistics on its way to the loss.
   const int64_t samples = clips_ * options_.samples;
   float poison = 0;
   for (int64_t i = 0; i < samples; ++i) poison += input.waveform[i] * 0.0f;
-  PANNS_CHECK(poison == 0.0f, "ERR_PANNS_NAN", "waveform",
-              "expected finite samples, got NaN or infinity");
+  PANNS_CHECK(poison == 0.0f, "ERR_PANNS_NAN", options_.from < 0 ? "waveform" : "features",
+              "expected finite values, got NaN or infinity");
   StepResult result;
   if (!p.run(stream, input.state, cancel)) {
     result.cancelled = true;
@@ -181,21 +263,36 @@ StepResult Session::step(const StepInput& input, const std::atomic<bool>* cancel
   PANNS_CHECK(std::isfinite(result.loss), "ERR_PANNS_NAN", "loss", "expected a finite loss, got ",
               result.loss, " at step ", input.state.step,
               "; a lower learning rate, gradient clipping or a check of the input may help");
-  if (!input.update) return result;
+  return result;
+}
+
+StepResult Session::step(const StepInput& input, const std::atomic<bool>* cancel) {
+  StepResult result =
+      processes_ == nullptr ? compute_gradients(input, cancel) : average_gradients(input, cancel);
+  if (result.cancelled || !input.update) return result;
+  backends::Stream& stream = parameters_.stream();
   // Never left half done: a cancelled step has either updated everything or nothing.
   update_->run(stream, input.state);
   if (input.state.max_norm > 0) result.grad_norm = update_->read_state(stream).grad_norm;
   stream.synchronize();
   parameters_.touch();
+  // This step moved nothing that is frozen.
+  version_ = parameters_.version();
   return result;
 }
 
-void Session::gradient(const std::string& parameter, float* values, int64_t count) const {
+const graph::Parameters::Entry& Session::trained(const std::string& parameter) const {
   const auto& e = parameters_.entry(parameter);
   PANNS_CHECK(trains(parameter), "ERR_PANNS_SPEC", parameter, "this parameter does not train");
+  return e;
+}
+
+void Session::gradient(const std::string& parameter, float* values, int64_t count) const {
+  const auto& e = trained(parameter);
   PANNS_CHECK(count == e.spec.shape.size(), "ERR_PANNS_SHAPE", parameter, "expected room for ",
               e.spec.shape.size(), " values, got ", count);
-  device_.export_value(parameters_.stream(), e.spec, gradients_->data() + e.offset, values);
+  device_.export_value(parameters_.stream(), e.spec, gradients_->data() + (e.offset - first_),
+                       values);
   parameters_.stream().synchronize();
 }
 
@@ -209,21 +306,21 @@ size_t Session::slot_index(const std::string& slot) const {
 
 void Session::get_slot(const std::string& slot, const std::string& parameter, float* values,
                        int64_t count) const {
-  const auto& e = parameters_.entry(parameter);
+  const auto& e = trained(parameter);
   PANNS_CHECK(count == e.spec.shape.size(), "ERR_PANNS_SHAPE", parameter, "expected room for ",
               e.spec.shape.size(), " values, got ", count);
-  device_.export_value(parameters_.stream(), e.spec, slots_[slot_index(slot)]->data() + e.offset,
-                       values);
+  device_.export_value(parameters_.stream(), e.spec,
+                       slots_[slot_index(slot)]->data() + (e.offset - first_), values);
   parameters_.stream().synchronize();
 }
 
 void Session::set_slot(const std::string& slot, const std::string& parameter, const float* values,
                        int64_t count) {
-  const auto& e = parameters_.entry(parameter);
+  const auto& e = trained(parameter);
   PANNS_CHECK(count == e.spec.shape.size(), "ERR_PANNS_SHAPE", parameter, "expected ",
               e.spec.shape.size(), " values, got ", count);
   device_.import_value(parameters_.stream(), e.spec, values,
-                       slots_[slot_index(slot)]->data() + e.offset);
+                       slots_[slot_index(slot)]->data() + (e.offset - first_));
   parameters_.stream().synchronize();
 }
 
@@ -236,7 +333,7 @@ bool Session::trains(const std::string& parameter) const {
 
 size_t Session::bytes() const {
   return forward_backward_->bytes() + update_->bytes() + gradients_->bytes() +
-         slots_.size() * parameters_.trainable_bytes();
+         slots_.size() * span_;
 }
 
 std::string Session::text() const { return forward_backward_->text() + update_->text(); }

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
+#include "backends/collective.h"
 #include "graph/parameters.h"
 #include "graph/program.h"
 
@@ -25,11 +27,17 @@ struct SessionOptions {
   std::string loss = "bce";  // on the output clipwise_output; cross_entropy on logits
   Optimizer optimizer{ops::AdamAttrs{}};
   std::vector<std::string> frozen;  // parameters whose name starts with one of these do not train
+  bool frozen_norms_train = true;   // whether norms that are frozen still follow the batch
+  // What multiplies the learning rate of parameters whose name starts so; the longest one counts.
+  std::map<std::string, double> rates;
+  // A node of the spec whose result (batch, samples) is the input instead of a waveform; the
+  // parameters before it do not train. Negative: none.
+  int from = -1;
   std::vector<std::string> passes_off;  // "fuse", "prune", "plan", or a row of the fusion table
 };
 
 struct StepInput {
-  const float* waveform;      // (batch, samples), twice the batch with mixup
+  const float* waveform;      // or features: (batch, samples), twice the batch with mixup
   const float* target;        // (batch, classes), likewise
   const float* mixup_lambda;  // (2 * batch), null without mixup
   backends::StepState state;
@@ -46,6 +54,10 @@ class Session {
  public:
   Session(backends::Device& device, graph::Parameters& parameters, const graph::Spec& spec,
           const SessionOptions& options);
+
+  // From here on each step is one step of all processes: its gradients and its loss are the means
+  // over them. Parameters, running statistics and optimizer state become the first process's.
+  void join(std::shared_ptr<backends::Collective> processes, const std::atomic<bool>* cancel);
 
   // Throws ERR_PANNS_NAN if the loss is not finite; the parameters are then still those before.
   StepResult step(const StepInput& input, const std::atomic<bool>* cancel = nullptr);
@@ -66,18 +78,27 @@ class Session {
   std::string text() const;
 
  private:
+  // Everything of a step before the update, in this process and in all.
+  StepResult compute_gradients(const StepInput& input, const std::atomic<bool>* cancel);
+  StepResult average_gradients(const StepInput& input, const std::atomic<bool>* cancel);
   size_t slot_index(const std::string& slot) const;
+  // Throws ERR_PANNS_SPEC for a parameter that does not train.
+  const graph::Parameters::Entry& trained(const std::string& parameter) const;
 
   backends::Device& device_;
   graph::Parameters& parameters_;
   SessionOptions options_;
   int64_t clips_, classes_ = 0;
   std::vector<bool> trainable_;  // by entry
+  // Gradients and slots hold the parameters from the first to the last that trains: bytes of those.
+  size_t first_ = 0, span_ = 0;
+  uint64_t version_ = 0;  // of the parameters that frozen weights were last packed from
   std::unique_ptr<backends::Memory> gradients_;
   std::vector<std::unique_ptr<backends::Memory>> slots_;
   // Two programs, so that a step can stop between gradients and update (a NaN loss, a gradient
   // check); on a capturing device both are replayed back to back.
   std::unique_ptr<graph::Program> forward_backward_, update_;
+  std::shared_ptr<backends::Collective> processes_;  // null: this one alone
 };
 
 }  // namespace panns::train

@@ -8,7 +8,7 @@ let count = 0;
 
 /**
  * Keeps what an op is called with in the folder PANNS_RECORD_OPS, where that is set: the cases that
- * scripts/gpu-proof.mjs takes to a machine with a GPU.
+ * scripts/bundle-gpu.mjs takes to a machine with a GPU.
  */
 export function record({ op, attrs = {}, inputs, state = {} }: Call): void {
   if (!folder) return;

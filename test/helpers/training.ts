@@ -12,7 +12,7 @@ import type { ModelOptions } from '../../lib/models/options.js';
 import { loadNative } from '../../lib/native.js';
 import type { Oracle } from './oracle.js';
 import type { Draws } from './random.js';
-import { type Comparison, compare, compareNorms, type Kind } from './tolerance.js';
+import { type Comparison, compare, compareNorms, type Kind, tolerances } from './tolerance.js';
 
 /** A model of the addon with random norms, and what a test needs to know of it. */
 export interface Subject {
@@ -143,6 +143,9 @@ function drawParameter(
 /** What {@link mirror} told each oracle last; gone once the oracle's model changes by itself. */
 const told = new WeakMap<Oracle, { dtype: string; values: Map<string, Float32Array> }>();
 
+/** To be called when the oracle's model has been trained: it is told everything anew. */
+export const forget = (oracle: Oracle): boolean => told.delete(oracle);
+
 /** Gives the oracle the same model with the same state, of which it may hold tensors already. */
 export async function mirror(oracle: Oracle, subject: Subject, dtype = 'float64'): Promise<void> {
   const { row, model, classes } = subject;
@@ -220,6 +223,8 @@ export interface Recipe {
   readonly steps: number;
   /** The subject is smooth: gradients are compared element by element. */
   readonly smooth: boolean;
+  /** What trains and how fast, as the core takes it; `frozen` holds whole names. */
+  readonly transfer?: Pick<SessionOptions, 'frozen' | 'frozenNorms' | 'rates'>;
 }
 
 export const openSession = (
@@ -319,8 +324,11 @@ export async function checkTraining(
 ): Promise<void> {
   const { row, model, samples, classes } = subject;
   const { loss, optimizer, lr, mixup } = recipe;
-  const session = await openSession(subject, recipe);
+  const transfer = recipe.transfer ?? { frozen: [] };
+  const session = await openSession(subject, recipe, transfer);
   t.teardown(() => session.dispose());
+  const before = new Map<string, Float32Array>();
+  for (const { name } of model.parameters()) before.set(name, await model.get(name));
   const count = recipe.batch * (mixup ? 2 : 1);
   const losses: number[] = [];
   const given: Float32Array[] = [];
@@ -338,8 +346,8 @@ export async function checkTraining(
     losses.push((await session.step(waveform, target, lambda, state)).loss);
     if (step > 0) continue;
     for (const { name, trainable } of model.parameters()) {
-      if (trainable) gradients.set(name, await session.gradient(name));
-      else buffers.set(name, await model.get(name));
+      if (session.trains(name)) gradients.set(name, await session.gradient(name));
+      else if (!trainable) buffers.set(name, await model.get(name));
     }
   }
   const request = {
@@ -350,6 +358,7 @@ export async function checkTraining(
     lr,
     kind: optimizer.kind,
     attrs: optimizer.attrs,
+    ...transfer,
   };
   told.delete(oracle);
   const truth = await oracle.call('train', request, given);
@@ -365,6 +374,10 @@ export async function checkTraining(
   for (const [i, name] of (truth.header.buffers as string[]).entries()) {
     check(t, buffers.get(name), truth.arrays[names.length + i], 'running', name);
   }
+  if (recipe.transfer !== undefined) {
+    const moved = truth.arrays.slice(-names.length);
+    await checkMoves(t, subject, before, new Map(names.map((name, i) => [name, moved[i]])));
+  }
   const expected = truth.header.losses as number[];
   t.comment(`losses ${losses.map((v) => v.toFixed(5)).join(' ')}`);
   t.comment(`PyTorch ${expected.map((v) => v.toFixed(5)).join(' ')}`);
@@ -372,6 +385,34 @@ export async function checkTraining(
   const first = recipe.smooth ? 'output' : 'network';
   check(t, losses.slice(0, 1), expected.slice(0, 1), first, 'the first loss');
   if (recipe.steps > 1) check(t, losses, expected, 'losses', 'every loss');
+}
+
+/** Of a weight: moves below it are lost in the rounding of the weight, once a step for three steps. */
+const ROUNDED = (3 * 2 ** -24) / tolerances.f32.kinked.rtol;
+
+/** What trains has moved as PyTorch's has, in sum; all else is as it was, bit for bit. */
+async function checkMoves(
+  t: Test,
+  { model }: Subject,
+  before: ReadonlyMap<string, Float32Array>,
+  moves: ReadonlyMap<string, Float32Array | undefined>,
+): Promise<void> {
+  // As of gradients: a shift before a norm should not move at all.
+  const least =
+    1e-4 * Math.max(...[...moves.values()].map((x) => normOf(x ?? new Float32Array(0))));
+  for (const { name, trainable } of model.parameters()) {
+    const then = before.get(name) ?? new Float32Array(0);
+    const now = await model.get(name);
+    const wanted = moves.get(name);
+    if (wanted === undefined) {
+      if (trainable) t.ok(bytesOf(now).equals(bytesOf(then)), `${name} stays`);
+      continue;
+    }
+    const moved = now.map((value, i) => value - (then[i] ?? Number.NaN));
+    const floor = Math.max(least, ROUNDED * normOf(then));
+    const by: Compare = (got, want, kind) => compareNorms(got, want, kind, floor);
+    check(t, moved, wanted, 'kinked', `the move of ${name}`, by);
+  }
 }
 
 const normOf = (x: Float32Array) => Math.sqrt(x.reduce((sum, v) => sum + v * v, 0));

@@ -24,7 +24,7 @@ struct Naive {
   int64_t side() const { return norm.avg_pool_2x2 ? 2 : 1; }
   double keep(const Map& out, int64_t n, int64_t c, int64_t t, int64_t f) const {
     const double p = norm.dropout.p;
-    if (p == 0 || !train) return 1;
+    if (p == 0) return 1;
     const auto word = panns::random_word(random, nhwc(out, n, c, t, f));
     return word >= panns::drop_threshold(norm.dropout.p) ? 1 / (1 - p) : 0;
   }
@@ -101,8 +101,8 @@ struct Naive {
     });
     each(map, [&](int64_t n, int64_t c, int64_t t, int64_t f) {
       const size_t i = dense_at(map, n, c, t, f), p = param(c, f);
-      dx[i] = gamma[p] / std::sqrt(var[p] + norm.eps) *
-              (g[i] - dbeta[p] / count - hat(i, p) * dgamma[p] / count);
+      const double shift = dbeta[p] / count + hat(i, p) * dgamma[p] / count;
+      dx[i] = gamma[p] / std::sqrt(var[p] + norm.eps) * (g[i] - (train ? shift : 0));
     });
     return {dx, dgamma, dbeta};
   }
@@ -207,22 +207,48 @@ void train(const Case& c) {
 
 void eval(const Case& c) {
   const Map out = batch_norm_output(c.norm, c.map);
-  Naive naive{c.norm, c.map};
+  const panns::backends::StepState state = random_state();
+  Naive naive{c.norm, c.map, {state.seed, state.step, static_cast<uint32_t>(c.norm.dropout.mask)}};
   naive.train = false;
   const Data d = draw(c, naive);
   const Doubles y = naive.forward(wide(d.x));
+  const auto grads = naive.backward(wide(d.x), wide(d.dy));
+  const auto params = std::ssize(d.gamma);
   on_orders(
       c.name() + " eval",
       [&] {
-        Array px = pack(c.map, d.x), gamma(d.gamma), beta(d.beta);
+        Array px = pack(c.map, d.x), pdy = pack(out, d.dy), gamma(d.gamma), beta(d.beta);
         Array rm(d.running_mean), rv(d.running_var), py(out);
+        Array dx(c.map), alone(c.map), dgamma{Run(params)}, dbeta{Run(params)};
         auto work = workspace(batch_norm_workspace(c.norm, c.map));
-        batch_norm_eval(kLaunch, c.norm, c.map, {px.data(), gamma, beta, rm, rv, py.data()},
+        batch_norm_eval(kLaunch, c.norm, c.map, &state, {px.data(), gamma, beta, rm, rv, py.data()},
                         work.data());
-        return std::vector<Array>{py};
+        for (const bool sums : {true, false}) {
+          work = workspace(batch_norm_workspace(c.norm, c.map));
+          batch_norm_eval_backward(
+              kLaunch, c.norm, c.map, &state,
+              {px.data(), gamma, beta, rm, rv, pdy.data(), sums ? dx.data() : alone.data(),
+               sums ? static_cast<float*>(dgamma) : nullptr,
+               sums ? static_cast<float*>(dbeta) : nullptr},
+              work.data());
+        }
+        return std::vector<Array>{py, dx, alone, dgamma, dbeta};
       },
       [&](const std::vector<Array>& o) {
-        return excess(unpack(out, o[0]), y, c.map.storage(), 4e-6, 1);
+        const Storage f = Storage::fp32;
+        const double terms = std::sqrt(static_cast<double>(dense_size(c.map) / params));
+        // The statistics are not those of x: deviations from them grow with its own.
+        const double base = 4e-6 * (1 + std::fabs(c.mean) / 16);
+        double worst = excess(unpack(out, o[0]), y, c.map.storage(), 4e-6, 1);
+        for (size_t i : {1, 2}) {
+          const double e = excess(unpack(c.map, o[i]), grads[0], c.map.storage(), base, 1);
+          worst = e > worst ? e : worst;
+        }
+        for (size_t i : {3, 4}) {
+          const double e = excess(o[i].floats(), grads[i - 2], f, base, terms);
+          worst = e > worst ? e : worst;
+        }
+        return worst;
       });
 }
 

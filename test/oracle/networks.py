@@ -89,14 +89,34 @@ def calibrate(header, arrays):
 def train(header, arrays):
     """Steps on (waveform, target[, lambda]) triples, one after another.
 
-    Replies with each loss; the gradients of the first step (names in "gradients") and the running
-    statistics after it (names in "buffers").
+    Parameters in "frozen" do not train, their norms evaluate if "frozenNorms" is "eval"; "rates" scales
+    the learning rate by the beginnings of names. Replies with each loss; the gradients of the first step
+    (names in "gradients"), the running statistics after it (names in "buffers"), and how far each of
+    "gradients" has moved in the end.
     """
     model = made[header["row"]].train()
-    live = [(k, p) for k, p in model.named_parameters() if not models.is_dead(model, k)]
+    frozen = set(header.get("frozen", []))
+    for k, p in model.named_parameters():
+        p.requires_grad_(k not in frozen)
+    if header.get("frozenNorms") == "eval":
+        for k, m in model.named_modules():
+            if hasattr(m, "running_mean") and f"{k}.weight" in frozen:
+                m.eval()
+    live = [
+        (k, p) for k, p in model.named_parameters() if p.requires_grad and not models.is_dead(model, k)
+    ]
     dtype = live[0][1].dtype
     clips, mixed = header["clips"], header["mixup"]
-    o = ops.optimizer(header["kind"], header["attrs"], [p for _, p in live], header["lr"])
+    rates = header.get("rates", {})
+
+    def rate(name):
+        """Of the longest of the beginnings that are named."""
+        fits = [k for k in rates if name.startswith(k)]
+        return header["lr"] * (rates[max(fits, key=len)] if fits else 1)
+
+    groups = [{"params": [p], "lr": rate(k)} for k, p in live]
+    o = ops.optimizer(header["kind"], header["attrs"], groups, header["lr"])
+    before = {k: p.detach().clone() for k, p in live}
     losses, first, buffers = [], [], {}
     given = 3 if mixed else 2
     for i in range(0, len(arrays), given):
@@ -117,5 +137,6 @@ def train(header, arrays):
             buffers = statistics(model)
         o.step()
         losses.append(loss.item())
+    moved = [ours(model, p.detach() - before[k]).numpy() for k, p in live]
     reply = {"losses": losses, "gradients": [k for k, _ in live], "buffers": list(buffers)}
-    return reply, first + list(buffers.values())
+    return reply, first + list(buffers.values()) + moved

@@ -16,10 +16,17 @@ import numpy as np
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
+def npy(header, arrays):
+    """What numpy makes of a file."""
+    array = np.load(header["path"], allow_pickle=False)
+    return {"shape": list(array.shape), "dtype": array.dtype.str}, [array]
+
+
 def functions():
     import networks
     import onnx_graph
     import ops
+    import pth
 
     return {
         "hello": lambda header, arrays: ({}, []),
@@ -28,6 +35,7 @@ def functions():
         "optimize": ops.optimize,
         "clip": ops.clip,
         "mel": ops.mel,
+        "npy": npy,
         "create": networks.create,
         "infer": networks.infer,
         "calibrate": networks.calibrate,
@@ -35,6 +43,9 @@ def functions():
         "onnx_versions": onnx_graph.versions,
         "onnx_check": onnx_graph.check,
         "onnx_run": onnx_graph.run,
+        "pth_write": pth.write,
+        "pth_read": pth.read,
+        "pth_rename": pth.rename,
     }
 
 

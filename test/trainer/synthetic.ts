@@ -1,6 +1,7 @@
 import type { Dataset } from '../../lib/data/dataset.js';
 import type { Decode } from '../../lib/data/loader.js';
 import { createModel } from '../../lib/inference/model.js';
+import type { ModelRow } from '../../lib/models/row.js';
 
 export const RATE = 8000;
 export const SECONDS = 0.2;
@@ -26,8 +27,8 @@ export function tones(count: number): { dataset: Dataset; decode: Decode } {
 }
 
 /** The smallest model there is: 16 mel bins, 20 frames. */
-export async function tinyModel(options: object = {}) {
-  return createModel('Cnn6', {
+export async function tinyModel(options: object = {}, row: string | ModelRow = 'Cnn6') {
+  return createModel(row, {
     ...{ classes: CLASSES, sampleRate: RATE, melBins: 16, activation: 'softmax', seed: 3 },
     ...{ specAugment: { timeWidth: 4, freqWidth: 2 } },
     // Small work gains nothing from threads, and tests share the machine.

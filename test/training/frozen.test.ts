@@ -3,6 +3,7 @@ import type { NativeModel } from '../../lib/addon.js';
 import { loadNative } from '../../lib/native.js';
 import { openDraws } from '../helpers/random.js';
 import { TINY_CLASSES, TINY_SAMPLES, tiny } from '../helpers/spec.js';
+import { compare } from '../helpers/tolerance.js';
 import { clips, targets } from '../helpers/training.js';
 
 const native = loadNative();
@@ -53,7 +54,10 @@ for (const frozen of choices) {
         t.same(after, before.get(name), `${name} stays, in spite of the decay`);
         await t.rejects(async () => session.gradient(name), { code: 'ERR_PANNS_SPEC' });
       } else {
-        t.same(await session.gradient(name), await free.gradient(name), `${name}: same gradient`);
+        // What is frozen is fused as at inference, which adds in another order.
+        const [got, want] = [await session.gradient(name), await free.gradient(name)];
+        const check = compare(got, want, 'reordered');
+        t.ok(check.ok, `${name}: same gradient: ${check.message}`);
         t.notSame(after, before.get(name), `${name} moves`);
       }
     }

@@ -311,9 +311,9 @@ float inverse_deviation(double variance, double eps) {
   return static_cast<float>(1.0 / std::sqrt(variance + eps));
 }
 
-// train: the statistics depend on x, which adds the two mean terms to dx.
+// The statistics depend on x, which adds the two mean terms to dx.
 void backward(ThreadPool& pool, const Cut& cut, const BatchNormBackward& a, const Workspace& work,
-              bool train, Tier t) {
+              Tier t) {
   const auto& kernels = batch_norm_kernels(t);
   reduce_backward(pool, cut, kernels, work, a.x, a.dy);
   const double values = static_cast<double>(cut.values);
@@ -323,7 +323,6 @@ void backward(ThreadPool& pool, const Cut& cut, const BatchNormBackward& a, cons
     const double invstd = a.invstd[param], scale = invstd * a.gamma[param];
     a.dgamma[param] = static_cast<float>(sum_gx * invstd);
     a.dbeta[param] = static_cast<float>(sum_g);
-    if (!train) return;
     Coefficients c{a.mean[param], static_cast<float>(scale), a.beta[param]};
     c.c0 = static_cast<float>(-scale * sum_g / values);
     c.c1 = static_cast<float>(-scale * invstd * invstd * sum_gx / values);
@@ -406,7 +405,7 @@ void batch_norm_backward(ThreadPool& pool, const BatchNorm& norm, const Map& map
   for (int64_t param = 0; param < cut.params; ++param) {
     spread(cut, work, param, {a.mean[param], a.invstd[param] * a.gamma[param], a.beta[param]});
   }
-  backward(pool, cut, a, work, true, t);
+  backward(pool, cut, a, work, t);
 }
 
 void batch_norm_eval_backward(ThreadPool& pool, const BatchNorm& norm, const Map& map,
@@ -415,15 +414,22 @@ void batch_norm_eval_backward(ThreadPool& pool, const BatchNorm& norm, const Map
   const Cut cut(norm, map);
   const Workspace work(cut, workspace);
   clear_padding(cut, work);
-  // dgamma's buffer holds invstd until the sums are joined.
+  const auto& kernels = batch_norm_kernels(t);
   for (int64_t param = 0; param < cut.params; ++param) {
-    a.dgamma[param] = inverse_deviation(a.running_var[param], norm.eps);
-    spread(cut, work, param,
-           {a.running_mean[param], a.dgamma[param] * a.gamma[param], a.beta[param]});
+    const float invstd = inverse_deviation(a.running_var[param], norm.eps);
+    spread(cut, work, param, {a.running_mean[param], invstd * a.gamma[param], a.beta[param]});
   }
-  backward(pool, cut,
-           {a.x, a.gamma, a.beta, a.running_mean, a.dgamma, a.dy, a.dx, a.dgamma, a.dbeta}, work,
-           false, t);
+  if (a.dgamma != nullptr || a.dbeta != nullptr) {
+    reduce_backward(pool, cut, kernels, work, a.x, a.dy);
+    pool.run(cut.params, [&](int64_t param, int) {
+      double sum_g, sum_gx;
+      join_backward(cut, work, param, &sum_g, &sum_gx);
+      const double invstd = inverse_deviation(a.running_var[param], norm.eps);
+      if (a.dgamma != nullptr) a.dgamma[param] = static_cast<float>(sum_gx * invstd);
+      if (a.dbeta != nullptr) a.dbeta[param] = static_cast<float>(sum_g);
+    });
+  }
+  if (a.dx != nullptr) apply_backward(pool, cut, kernels, work, a.x, a.dy, a.dx);
 }
 
 }  // namespace panns::cpu

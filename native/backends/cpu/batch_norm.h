@@ -74,7 +74,8 @@ struct BatchNormBackward {
 void batch_norm_backward(ThreadPool& pool, const BatchNorm& norm, const Map& map,
                          const BatchNormBackward& a, std::byte* workspace, Tier t = tier());
 
-// Backward of the eval form: the statistics are constants.
+// Backward of the eval form: the statistics are constants. dx, dgamma and dbeta may each be null;
+// without the last two the sums are left out, and x is read once.
 struct BatchNormEvalBackward {
   const float *x, *gamma, *beta, *running_mean, *running_var, *dy;
   float *dx, *dgamma, *dbeta;

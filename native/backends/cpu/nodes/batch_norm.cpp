@@ -66,15 +66,24 @@ std::unique_ptr<Kernel> make_batch_norm(const NodeSpec& node, Context& context) 
   });
 }
 
-// (x, gamma, beta, mean, invstd, dy) to (dx, dgamma, dbeta)
+// (x, gamma, beta, mean, invstd, dy), of a norm that does not train with the running statistics in
+// their place, to (dx, dgamma, dbeta)
 std::unique_ptr<Kernel> make_batch_norm_backward(const NodeSpec& node, Context& context) {
   const auto& a = ops::as<ops::BatchNormAttrs>(node.attrs);
   const Map map = map_of(node.in[0]);
   const BatchNorm norm = norm_of(a);
   const Spare spare(norm, map);
-  return adapt(spare.bytes(), [=, mask = a.dropout.mask, &pool = context.pool](const Args& args) {
+  return adapt(spare.bytes(), [=, mask = a.dropout.mask, training = a.training,
+                               &pool = context.pool](const Args& args) {
     BatchNorm n = norm;
     n.dropout.random = random_stream(args, mask);
+    if (!training) {
+      batch_norm_eval_backward(pool, n, map,
+                               {in(args, 0), in(args, 1), in(args, 2), in(args, 3), in(args, 4),
+                                in(args, 5), out(args, 0), out(args, 1), out(args, 2)},
+                               scratch(args));
+      return;
+    }
     batch_norm_backward(
         pool, n, map,
         {in(args, 0), in(args, 1), in(args, 2), in(args, 3), in(args, 4), in(args, 5), out(args, 0),

@@ -121,7 +121,8 @@ std::unique_ptr<Kernel> make_adam(const NodeSpec& node, Context& context) {
   return adapt(0, [=, &pool = context.pool](const Args& args) {
     const backends::StepState& state = *args.state;
     const auto slot = [&](size_t i) { return static_cast<float*>(args.in[i]); };
-    const Adam options{state.lr, a.beta1, a.beta2, a.eps, a.weight_decay, a.decoupled, a.amsgrad};
+    const Adam options{state.lr * a.rate, a.beta1,     a.beta2,  a.eps,
+                       a.weight_decay,    a.decoupled, a.amsgrad};
     adam(pool, options, static_cast<int64_t>(state.step) + 1, state.grad_scale, count, in(args, 1),
          slot(0), slot(2), slot(3), a.amsgrad ? slot(4) : nullptr);
   });
@@ -133,7 +134,7 @@ std::unique_ptr<Kernel> make_sgd(const NodeSpec& node, Context& context) {
   const int64_t count = node.in[0].shape.size();
   return adapt(0, [=, &pool = context.pool](const Args& args) {
     const backends::StepState& state = *args.state;
-    sgd(pool, {state.lr, a.momentum, a.weight_decay, a.nesterov}, state.grad_scale, count,
+    sgd(pool, {state.lr * a.rate, a.momentum, a.weight_decay, a.nesterov}, state.grad_scale, count,
         in(args, 1), static_cast<float*>(args.in[0]),
         a.momentum > 0 ? static_cast<float*>(args.in[2]) : nullptr);
   });

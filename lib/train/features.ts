@@ -1,0 +1,152 @@
+import type { Dataset } from '../data/dataset.js';
+import {
+  type BatchLoader,
+  createBatchLoader,
+  type Decode,
+  type LoaderState,
+} from '../data/loader.js';
+import { type Sampler, sequentialSampler } from '../data/sampler.js';
+import { PannsError, throwIfAborted } from '../errors.js';
+import { type Model, modelInternals } from '../inference/model.js';
+import type { Cut } from '../models/parts.js';
+import { callNative } from '../native/call.js';
+import { collectResults, type Evaluation, scoreOutputs } from './evaluate.js';
+
+/** What the frozen part of a network made of every clip of a data set. */
+export interface Features {
+  readonly cut: Cut;
+  /** (N, columns), in the order of the data set. */
+  readonly values: Float32Array;
+}
+
+/** Clips that go through the frozen part at once: as many samples as 8 clips of 10 s at 32 kHz. */
+const SAMPLES_AT_ONCE = 8 * 320_000;
+const MOST_CLIPS = 32;
+
+/** Rows that go through the head at once. */
+const ROWS_AT_ONCE = 256;
+
+/**
+ * Computes what a network makes of each clip up to a cut, as at inference.
+ *
+ * Clips are cut or padded to `samples`. Memory: 4 bytes a value of the result, and a few batches.
+ *
+ * @throws PannsError `ERR_PANNS_DATA` for clips that cannot be decoded, `ERR_PANNS_NAN`; AbortError
+ */
+export async function computeFeatures(
+  model: Model,
+  cut: Cut,
+  dataset: Dataset,
+  options: {
+    readonly samples: number;
+    readonly decode: Decode;
+    readonly onProgress?: (done: number, total: number) => void;
+    readonly signal?: AbortSignal | undefined;
+  },
+): Promise<Features> {
+  const { samples, decode, onProgress, signal } = options;
+  const { native } = modelInternals(model);
+  const { clips } = dataset;
+  const { node, columns } = cut;
+  const most = Math.max(1, Math.floor(SAMPLES_AT_ONCE / samples));
+  const batchSize = Math.min(MOST_CLIPS, most, clips.length);
+  const loader = createBatchLoader({
+    ...{ clips, decode, batchSize, samplesPerClip: samples, cache: 'none' },
+    ...{ classes: model.classCount, sampleRate: model.sampleRate },
+    sampler: sequentialSampler(clips.length),
+  });
+  const values = new Float32Array(clips.length * columns);
+  // One size for all batches, so that the core compiles once; rows left over hold what was there.
+  const rows = new Float32Array(batchSize * samples);
+  const output = `#${node}`;
+  let done = 0;
+  try {
+    for await (const { waveform, indices } of loader) {
+      throwIfAborted(signal);
+      rows.set(waveform);
+      const answer = await callNative(
+        model.name,
+        (cancel) => native.infer(rows, batchSize, samples, [output], cancel),
+        signal,
+      );
+      const made = answer[output]?.subarray(0, indices.length * columns) ?? new Float32Array(0);
+      if (!made.every((value) => Number.isFinite(value))) {
+        const what = `the features of ${clips[done]?.id} or a clip after it are not finite`;
+        throw new PannsError('ERR_PANNS_NAN', what, { where: model.name });
+      }
+      values.set(made, done * columns);
+      done += indices.length;
+      onProgress?.(done, clips.length);
+    }
+  } finally {
+    loader.close();
+  }
+  return { cut, values };
+}
+
+/** Batches of features in a sampler's order: the clips that a loader of their waveforms would give. */
+export function createFeatureLoader(
+  { cut: { columns }, values }: Features,
+  dataset: Dataset,
+  { sampler, batchSize }: { sampler: Sampler; batchSize: number },
+  state: LoaderState | undefined,
+): BatchLoader {
+  const { clips } = dataset;
+  const classes = dataset.classes.length;
+  let batch = state?.batch ?? 0;
+  if (state !== undefined) sampler.restore(state.sampler);
+  let consumed: LoaderState = { sampler: sampler.state(), batch };
+  let closed = false;
+  const loader: BatchLoader = {
+    async next() {
+      const epoch = sampler.epoch();
+      const indices = closed ? [] : sampler.take(batchSize);
+      if (indices.length === 0) return { done: true, value: undefined };
+      const waveform = new Float32Array(indices.length * columns);
+      const target = new Float32Array(indices.length * classes);
+      for (const [row, index] of indices.entries()) {
+        waveform.set(values.subarray(index * columns, (index + 1) * columns), row * columns);
+        for (const label of clips[index]?.labels ?? []) target[row * classes + label] = 1;
+      }
+      consumed = { sampler: sampler.state(), batch: ++batch };
+      const value = { waveform, target, indices, epoch, stateAfter: consumed };
+      return { done: false, value };
+    },
+    async return() {
+      return { done: true, value: undefined };
+    },
+    [Symbol.asyncIterator]: () => loader,
+    close() {
+      closed = true;
+    },
+    state: () => consumed,
+    skipped: [],
+    cachedBytes: values.byteLength,
+  };
+  return loader;
+}
+
+/** Scores clips by their features: {@link evaluate} without the part that is frozen. */
+export async function evaluateFeatures(
+  model: Model,
+  { cut: { node, columns }, values }: Features,
+  dataset: Dataset,
+  loss: 'bce' | 'cross_entropy',
+  signal: AbortSignal | undefined,
+): Promise<Evaluation> {
+  const { native } = modelInternals(model);
+  const results = collectResults(dataset, loss);
+  const clips = dataset.clips.length;
+  const batch = Math.min(ROWS_AT_ONCE, clips);
+  const rows = new Float32Array(batch * columns);
+  for (let first = 0; first < clips; first += batch) {
+    throwIfAborted(signal);
+    const count = Math.min(batch, clips - first);
+    rows.set(values.subarray(first * columns, (first + count) * columns));
+    const { clipwise_output, logits } = await callNative(model.name, () =>
+      native.infer(rows, batch, columns, scoreOutputs(loss), undefined, node),
+    );
+    results.add(count, clipwise_output as Float32Array, logits);
+  }
+  return results.finish();
+}
