@@ -1,12 +1,12 @@
 // Runs cases: both sides in turn, medians, spreads and the ratio of each round.
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { cases } from './cases.mjs';
+import { median, open } from './side.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const { values, positionals } = parseArgs({
@@ -16,28 +16,6 @@ const { values, positionals } = parseArgs({
 const venv = join(here, '..', '.venv', 'bin', 'python');
 const python = process.env.PANNS_PYTHON ?? (existsSync(venv) ? venv : 'python3');
 
-async function open(command, args) {
-  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const read = async () => {
-    const { value, done } = await lines.next();
-    if (done) throw new Error(`${command} ${args.join(' ')} ended early`);
-    return value;
-  };
-  if ((await read()) !== 'ready') throw new Error('expected "ready"');
-  return {
-    async time() {
-      child.stdin.write('go\n');
-      return Number(await read());
-    },
-    async end() {
-      child.stdin.write('end\n');
-      return Number(await read()) / 1024; // kB to MiB
-    },
-  };
-}
-
-const median = (list) => [...list].sort((a, b) => a - b)[list.length >> 1];
 const spread = (list) => [Math.min(...list), Math.max(...list)];
 const rounds = Number(values.rounds);
 const names = positionals.length > 0 ? positionals : Object.keys(cases);
@@ -63,7 +41,7 @@ for (const name of names) {
       median: median(ms),
       spread: spread(ms),
       ratio: median(ratios),
-      peakMiB: await process.end(),
+      peakMiB: (await process.end()) / 1024, // of kB
     });
   }
   const best = Math.min(...rows.slice(1).map(({ ratio }) => ratio));

@@ -2,7 +2,12 @@ import type { CudaStatus } from './addon.js';
 import { callNative } from './native/call.js';
 import { loadNative } from './native.js';
 
-export type { CudaDeviceStatus, CudaLibraryStatus, CudaStatus } from './addon.js';
+export type {
+  CudaDeviceStatus,
+  CudaLibraryStatus,
+  CudaProblem,
+  CudaStatus,
+} from './addon.js';
 
 /**
  * Whether CUDA can be used here: driver, devices and libraries, or the reason why not and what
@@ -17,7 +22,19 @@ export function cudaStatus(): Promise<CudaStatus> {
   return callNative('cudaStatus', () => loadNative().cudaStatus());
 }
 
-/** @internal In one sentence: why CUDA is not used, and what mends it. */
+/** @internal In words: why CUDA is not used, and what mends it. */
 export function whyNoCuda({ reason, mend }: CudaStatus): string {
   return mend === '' ? reason : `${reason}; ${mend}`;
+}
+
+let warned = false;
+
+/** @internal Says once in the life of the process that `device: 'auto'` goes on with the CPU. */
+export function warnOfCpu(status: CudaStatus): void {
+  if (warned) return;
+  warned = true;
+  process.emitWarning(`device "auto" is the CPU here: ${whyNoCuda(status)}`, {
+    type: 'PannsWarning',
+    code: 'PANNS_CUDA_NOT_USED',
+  });
 }

@@ -65,9 +65,8 @@ function packages(names) {
   return join(venv, 'lib', version, 'site-packages', 'nvidia');
 }
 
-function main() {
-  const option = (name, otherwise) =>
-    process.argv.find((word) => word.startsWith(`--${name}=`))?.slice(name.length + 3) ?? otherwise;
+/** The toolkit and the folder of NVIDIA's packages; fetches what is missing. */
+export function cudaTools() {
   const own = ownToolkit();
   const nvidia = packages(wanted({ build: own === undefined }));
   const toolkit = own ?? join(nvidia, 'cu13');
@@ -80,20 +79,26 @@ function main() {
   }
   const headers = join(nvidia, 'cudnn', 'include');
   console.log(`CUDA ${version} (${toolkit}), cuDNN (${dirname(headers)})`);
-  const folder = option('out', 'build');
+  return { toolkit, nvidia, headers };
+}
+
+/** Builds panns_cuda.so in a build folder, for the chips of `architectures`, for example `90a`. */
+export function buildCuda({ toolkit, nvidia, headers }, { folder, architectures = 'all' }) {
   const [program, cmake] = packageProgram('cmake-js/bin/cmake-js');
-  const where = ['-O', resolve(root, folder), '-l', 'warn'];
-  const architectures = option('arch', '');
+  const where = ['-O', folder, '-l', 'warn'];
+  // All of them each time: CMake remembers what the last call asked for.
   const options = [
     '--CDPANNS_CUDA=ON',
     `--CDPANNS_CUDA_ROOT=${toolkit}`,
     `--CDPANNS_CUDNN_INCLUDE=${headers}`,
-    ...(architectures === '' ? [] : [`--CDPANNS_CUDA_ARCHITECTURES=${architectures}`]),
+    `--CDPANNS_CUDA_ARCHITECTURES=${architectures}`,
   ];
   step('configure', program, [cmake, 'configure', ...where, ...options]);
-  step(`build ${folder}`, program, [cmake, 'build', '-p', String(jobs), ...where]);
+  step(`build panns_cuda.so (${architectures})`, program, [
+    ...[cmake, 'build', '-p', String(jobs), ...where],
+  ]);
   // Where the library looks for cuDNN and NVRTC when the environment says nothing (dyload.h).
-  const beside = join(resolve(root, folder), 'Release');
+  const beside = join(folder, 'Release');
   const libraries = readdirSync(nvidia)
     .map((name) => join(nvidia, name, 'lib'))
     .filter((name) => existsSync(name));
@@ -102,7 +107,16 @@ function main() {
   if (show(process.execPath, [check, join(beside, 'panns_cuda.so')]) !== 0) {
     throw new StepFailed('check-elf');
   }
-  const addon = JSON.stringify(join(beside, 'panns.node'));
+  return join(beside, 'panns.node');
+}
+
+function main() {
+  const option = (name, otherwise) =>
+    process.argv.find((word) => word.startsWith(`--${name}=`))?.slice(name.length + 3) ?? otherwise;
+  const folder = resolve(root, option('out', 'build'));
+  const addon = JSON.stringify(
+    buildCuda(cudaTools(), { folder, architectures: option('arch', 'all') }),
+  );
   const ask = `const a = require(${addon}); a.cudaStatus().then((s) => { console.log(s); a.stop(); });`;
   show(process.execPath, ['-e', ask]);
 }

@@ -1,15 +1,29 @@
 #!/usr/bin/env node
 // Everything that must hold: types, form, and all tests. Its last line counts the assertions.
 //
-//   npm test [-- test/one.test.ts ...]      npm run test:sanitize
-import { createReadStream, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+//   npm test [-- --cuda] [-- test/one.test.ts ...]      npm run test:sanitize
+//
+// --cuda also builds the CUDA backend, for one chip, so that test/cuda has something to look at. It
+// needs no GPU; where the compiler can neither be found nor fetched it is skipped.
+import {
+  createReadStream,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { inspect } from 'node:util';
 import { setup } from './setup.mjs';
+import { buildCuda, cudaTools } from './setup-cuda.mjs';
 import { packageProgram, read, root, StepFailed, show } from './steps.mjs';
 
 const sanitize = process.argv.includes('--sanitize');
+const cuda = process.argv.includes('--cuda');
+/** Hopper, whose own instructions make the largest kernels. */
+const cudaChip = '90a';
 const files = process.argv.slice(2).filter((word) => !word.startsWith('--'));
 const report = join(root, 'build', 'test.tap');
 const summary = join(root, 'build', 'test-summary.txt');
@@ -74,6 +88,25 @@ async function count(path) {
   return counts;
 }
 
+/** Compiles and links the CUDA backend; test/cuda then reads its reports and loads it. */
+function compileCuda(counts) {
+  let tools;
+  try {
+    tools = cudaTools();
+  } catch (error) {
+    if (!(error instanceof StepFailed)) throw error;
+    counts.skipped++;
+    console.log('skipped: the CUDA build: its compiler was neither found nor fetched');
+    return;
+  }
+  const built = join(root, 'build', 'Release', 'panns_cuda.chips');
+  const all = existsSync(built) && readFileSync(built, 'utf8').trim() === 'all';
+  const folder = join(root, 'build');
+  // What npm run setup:cuda has built for all chips stays so.
+  buildCuda(tools, { folder, architectures: all ? 'all' : cudaChip });
+  counts.passed++;
+}
+
 function tap(env) {
   const [program, file] = packageProgram('tap/dist/esm/run.mjs');
   const args = [file, 'run', `--output-file=${report}`, ...files];
@@ -93,6 +126,7 @@ async function main() {
     const folder = sanitize ? 'build-asan' : 'build';
     const options = sanitize ? ['--CDPANNS_SANITIZE=address;undefined'] : [];
     const python = setup({ tests: true, folder, options });
+    if (cuda && !sanitize) compileCuda(counts);
     env = { ...(python && { PANNS_PYTHON: python }), ...(sanitize && sanitizerEnv(folder)) };
   } catch (error) {
     if (!(error instanceof StepFailed)) throw error;

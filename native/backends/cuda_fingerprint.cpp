@@ -10,7 +10,8 @@ std::string cuda_fingerprint() {
 #undef PANNS_OP
   return cat("panns ", PANNS_CUDA_ABI, ", compiler " __VERSION__, ", ", ops, " ops, sizes ",
              sizeof(ops::Attrs), " ", sizeof(NodeSpec), " ", sizeof(Args), " ", sizeof(StepState),
-             " ", sizeof(DeviceInfo), " ", sizeof(CudaOptions), " ", sizeof(CudaStatus));
+             " ", sizeof(DeviceInfo), " ", sizeof(CudaOptions), " ", sizeof(CudaStatus), " ",
+             sizeof(NcclOptions), " ", sizeof(CudaLibrary));
 }
 
 }  // namespace panns::backends

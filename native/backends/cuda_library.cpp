@@ -6,11 +6,16 @@
 #include <fstream>
 #include <mutex>
 
+#include "core/elf.h"
+
 namespace panns::backends {
 namespace {
 
 constexpr const char* kFile = "panns_cuda.so";
-constexpr const char* kSetup = "npm run setup:cuda";
+// A package from npm brings the file for the platforms it has binaries for; a clone builds it.
+constexpr const char* kMend =
+    "install the package again (it brings this file for linux-x64), or, in a clone of the sources, "
+    "build it: npm run setup:cuda";
 
 // The folder of the shared object (or program) that this code is part of.
 std::string own_folder() {
@@ -25,7 +30,7 @@ std::string own_folder() {
 struct State {
   std::mutex mutex;
   const CudaLibrary* library = nullptr;
-  std::string path, reason, mend;
+  std::string path, problem, reason;
 };
 
 State& state() {
@@ -35,20 +40,25 @@ State& state() {
 
 // Opens the library once; a failure is not remembered, as the file may be built meanwhile.
 void open(State& s) {
+  s.problem.clear();
   s.reason.clear();
-  s.mend.clear();
   const char* chosen = std::getenv("PANNS_CUDA_LIBRARY");
   s.path = chosen != nullptr && chosen[0] != '\0' ? chosen : own_folder() + "/" + kFile;
   if (!std::ifstream(s.path)) {
-    s.reason = cat("this build has no CUDA backend: there is no ", s.path);
-    s.mend = cat("build it: ", kSetup);
+    s.problem = "backend-missing";
+    s.reason = cat("there is no CUDA backend here: ", s.path, " does not exist");
+    return;
+  }
+  if (const std::string fault = elf_fault(s.path); !fault.empty()) {
+    s.problem = "backend-damaged";
+    s.reason = cat("the CUDA backend does not load: ", s.path, ": ", fault);
     return;
   }
   void* handle = dlopen(s.path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
     const char* text = dlerror();
+    s.problem = "backend-damaged";
     s.reason = cat("the CUDA backend does not load: ", text != nullptr ? text : s.path);
-    s.mend = cat("build it again: ", kSetup);
     return;
   }
   using Entry = const CudaLibrary* (*)();
@@ -56,9 +66,9 @@ void open(State& s) {
   const CudaLibrary* library = entry != nullptr ? entry() : nullptr;
   const std::string own = cuda_fingerprint();
   if (library == nullptr || own != library->fingerprint) {
+    s.problem = "backend-foreign";
     s.reason = cat("the CUDA backend belongs to another build: expected ", own, ", got ",
                    library != nullptr ? library->fingerprint : "a library without its entry");
-    s.mend = cat("build both again: ", kSetup);
     dlclose(handle);
     return;
   }
@@ -182,6 +192,44 @@ class GuardedDevice final : public Device {
   std::unique_ptr<Device> device_;
 };
 
+class GuardedCollective final : public Collective {
+ public:
+  GuardedCollective(const CudaLibrary& library, const NcclOptions& options) : library_(library) {
+    guarded(library_, [&] { processes_.reset(library_.join_processes(options)); });
+  }
+  int rank() const override { return processes_->rank(); }
+  int size() const override { return processes_->size(); }
+  std::string device() const override { return processes_->device(); }
+  std::string engine() const override { return processes_->engine(); }
+  void sum(double* values, int64_t count, Cancel cancel) override {
+    guarded(library_, [&] { processes_->sum(values, count, cancel); });
+  }
+  void broadcast(void* bytes, int64_t count, int root, Cancel cancel) override {
+    guarded(library_, [&] { processes_->broadcast(bytes, count, root, cancel); });
+  }
+  void average(Stream& stream, float* values, int64_t count, Cancel cancel) override {
+    guarded(library_, [&] { processes_->average(inner(stream), values, count, cancel); });
+  }
+  void share(Stream& stream, void* bytes, int64_t count, Cancel cancel) override {
+    guarded(library_, [&] { processes_->share(inner(stream), bytes, count, cancel); });
+  }
+  void leave() override {
+    guarded(library_, [&] { processes_->leave(); });
+  }
+
+ private:
+  const CudaLibrary& library_;
+  std::unique_ptr<Collective> processes_;
+};
+
+// The library, for whoever needs a GPU. Throws ERR_PANNS_CUDA_UNAVAILABLE.
+const CudaLibrary& available_library() {
+  const CudaStatus status = cuda_status();
+  PANNS_CHECK(status.available, "ERR_PANNS_CUDA_UNAVAILABLE", "cuda", status.reason,
+              status.mend.empty() ? "" : "; ", status.mend);
+  return *state().library;
+}
+
 }  // namespace
 
 CudaStatus cuda_status() {
@@ -191,24 +239,34 @@ CudaStatus cuda_status() {
   if (s.library == nullptr) open(s);
   status.libraries.push_back({kFile, s.path, "", s.reason});
   if (s.library == nullptr) {
+    status.problem = s.problem;
     status.reason = s.reason;
-    status.mend = s.mend;
+    status.mend = kMend;
     return status;
   }
   try {
     guarded(*s.library, [&] { s.library->status(status); });
   } catch (const Error& e) {
     status.available = false;
+    status.problem = "driver-failed";
     status.reason = e.what();
   }
   return status;
 }
 
 std::unique_ptr<Device> make_cuda_device(const CudaOptions& options) {
-  const CudaStatus status = cuda_status();
-  PANNS_CHECK(status.available, "ERR_PANNS_CUDA_UNAVAILABLE", "cuda", status.reason,
-              status.mend.empty() ? "" : "; ", status.mend);
-  return std::make_unique<GuardedDevice>(*state().library, options);
+  return std::make_unique<GuardedDevice>(available_library(), options);
+}
+
+std::string cuda_nccl_id() {
+  const CudaLibrary& library = available_library();
+  std::string id;
+  guarded(library, [&] { library.nccl_id(id); });
+  return id;
+}
+
+std::unique_ptr<Collective> join_cuda_processes(const NcclOptions& options) {
+  return std::make_unique<GuardedCollective>(available_library(), options);
 }
 
 }  // namespace panns::backends

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "backends/backend.h"
+#include "backends/collective.h"
 
 namespace panns::backends {
 
@@ -21,6 +22,14 @@ struct CudaOptions {
   // The same bits from run to run; false also allows faster engines that differ in the last bits.
   bool deterministic = true;
   bool measure_plans = false;  // time cuDNN's candidates instead of taking its first proposal
+};
+
+// One of several processes with a GPU each.
+struct NcclOptions {
+  int index = 0;  // of the device
+  int rank = 0, size = 1;
+  std::string id;              // what nccl_id() gave the first process
+  double timeout_seconds = 0;  // how long to wait for the others; 0: without end
 };
 
 // A library that the backend opens at run time, or would.
@@ -40,12 +49,13 @@ struct CudaDeviceStatus {
 
 struct CudaStatus {
   bool available = false;
-  // Why not, and the command or the step that mends it; both empty when it is available.
-  std::string reason, mend;
+  // Why not, as one of lib/addon.ts' CudaProblem and in words, and the command or the step that
+  // mends it; all empty when it is available.
+  std::string problem, reason, mend;
   std::string driver;   // the newest CUDA that the driver takes, for example "13.0"; empty: none
   std::string runtime;  // the CUDA that the backend was built with
   std::vector<CudaDeviceStatus> devices;
-  std::vector<CudaLibraryStatus> libraries;  // the backend's own library is the first
+  std::vector<CudaLibraryStatus> libraries;  // the backend's own, the driver's, cuDNN, NVRTC
 };
 
 // What has to be equal on both sides of the boundary.
@@ -59,6 +69,8 @@ struct CudaLibrary {
                 std::string& what);
   void (*status)(CudaStatus& status);
   Device* (*make_device)(const CudaOptions& options);
+  void (*nccl_id)(std::string& id);
+  Collective* (*join_processes)(const NcclOptions& options);
 };
 
 // ---- on the addon's side
@@ -67,5 +79,8 @@ struct CudaLibrary {
 CudaStatus cuda_status();
 // Throws ERR_PANNS_CUDA_UNAVAILABLE with the status's reason and what mends it.
 std::unique_ptr<Device> make_cuda_device(const CudaOptions& options);
+// The same; and ERR_PANNS_PARALLEL where NCCL is missing or fails.
+std::string cuda_nccl_id();
+std::unique_ptr<Collective> join_cuda_processes(const NcclOptions& options);
 
 }  // namespace panns::backends

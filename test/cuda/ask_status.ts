@@ -5,6 +5,12 @@ import { createModel } from '../../lib/inference/model.js';
 
 const TINY = { sampleRate: 4000, windowSize: 128, hopSize: 40, fmax: 1900, classes: 3 };
 
+const warnings: string[] = [];
+process.removeAllListeners('warning');
+process.on('warning', (warning: Error & { code?: string }) => {
+  if (warning.name === 'PannsWarning') warnings.push(`${warning.code} ${warning.message}`);
+});
+
 /** What device a model comes to live on, or the error. */
 async function place(device: 'auto' | 'cuda'): Promise<{ code?: string; message?: string }> {
   try {
@@ -16,5 +22,11 @@ async function place(device: 'auto' | 'cuda'): Promise<{ code?: string; message?
   }
 }
 
-const status = await cudaStatus();
-console.log(JSON.stringify({ status, auto: await place('auto'), cuda: await place('cuda') }));
+const answer = {
+  status: await cudaStatus(),
+  auto: { ...(await place('auto')), ...(await place('auto')) },
+  cuda: await place('cuda'),
+};
+// Warnings are told a tick later.
+await new Promise((resolve) => setImmediate(resolve));
+console.log(JSON.stringify({ ...answer, warnings }));

@@ -9,6 +9,7 @@ const release = PANNS_BINDING ? dirname(PANNS_BINDING) : join(root, PANNS_BUILD,
 
 /** What the CUDA build leaves. */
 export const cudaBuild = {
+  addon: PANNS_BINDING ?? join(release, 'panns.node'),
   library: join(release, 'panns_cuda.so'),
   /** ptxas' report for each source of kernels. */
   reports: join(release, '..', 'native', 'backends', 'cuda'),
@@ -21,10 +22,15 @@ export const noCudaBuild = existsSync(cudaBuild.library)
   ? false
   : 'no CUDA build: npm run setup:cuda makes one';
 
+const manifest = join(release, 'panns_cuda.libs');
+
+/** Folders of NVIDIA's libraries that the build noted. */
+export const notedFolders: readonly string[] = existsSync(manifest)
+  ? readFileSync(manifest, 'utf8').split('\n').filter(Boolean)
+  : [];
+
 /** The environment in which a program of the build finds what the library beside it would find. */
 export function libraryEnv(stub: string): Record<string, string | undefined> {
-  const manifest = join(release, 'panns_cuda.libs');
-  const noted = existsSync(manifest) ? readFileSync(manifest, 'utf8').trim().split('\n') : [];
-  const { PANNS_CUDA_LIB_DIR = noted.join(':') } = process.env;
-  return { ...process.env, PANNS_CUDA_LIB_DIR, LD_LIBRARY_PATH: stub };
+  const { PANNS_CUDA_LIB_DIRS = notedFolders.join(':') } = process.env;
+  return { ...process.env, PANNS_CUDA_LIB_DIRS, LD_LIBRARY_PATH: stub };
 }

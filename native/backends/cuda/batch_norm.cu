@@ -88,12 +88,6 @@ __global__ void __launch_bounds__(kThreads) join_statistics_kernel(Moments a) {
       static_cast<float>(keep * a.running_var[c] + a.momentum * deviations / (rows - 1));
 }
 
-__global__ void __launch_bounds__(kThreads)
-    inverse_deviation_kernel(uint32_t features, double eps, const float* var, float* invstd) {
-  const uint32_t c = blockIdx.x * kThreads + threadIdx.x;
-  if (c < features) invstd[c] = static_cast<float>(1 / sqrt(var[c] + eps));
-}
-
 template <typename T>
 struct Forward {
   Tiling tiling;
@@ -145,13 +139,13 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Forward<T> a) {
   }
 }
 
-void forward(const Launch& launch, const BatchNorm& norm, const Map& map, bool training,
+void forward(const Launch& launch, const BatchNorm& norm, const Map& map,
              const backends::StepState* state, const BatchNormEval& a, const float* mean,
              const float* invstd) {
   const NormShape shape(norm, map);
   const Map out = batch_norm_output(norm, map);
   const int64_t rows = norm.avg_pool_2x2 ? out.pixels() : shape.rows;
-  with_norm_form(norm, map, training, [&](auto element, auto width, auto pool, auto drop) {
+  with_norm_form(norm, map, [&](auto element, auto width, auto pool, auto drop) {
     using T = decltype(element);
     const Forward<T> args{shape.tiling,
                           static_cast<uint32_t>(rows),
@@ -164,7 +158,7 @@ void forward(const Launch& launch, const BatchNorm& norm, const Map& map, bool t
                           a.beta,
                           static_cast<T*>(a.y),
                           pool ? PoolGrid(map, out.t, out.f) : PoolGrid(),
-                          Epilogue(norm, state, training)};
+                          Epilogue(norm, state)};
     enqueue(launch, "batch_norm", forward_kernel<T, width, pool, drop>,
             {.x = shape.tiling.tiles, .y = shape.tiling.stacks(launch, rows)}, args);
   });
@@ -192,7 +186,7 @@ void batch_norm_train(const Launch& launch, const BatchNorm& norm, const Map& ma
   const NormWorkspace work(norm, map, workspace);
   const NormShape& shape = work.shape;
   const Chunks chunks(shape.rows, shape.tiling);
-  with_norm_form(norm, map, false, [&](auto element, auto width, auto, auto) {
+  with_norm_form(norm, map, [&](auto element, auto width, auto, auto) {
     using T = decltype(element);
     enqueue(launch, "batch_norm statistics", statistics_kernel<T, width>,
             {.x = shape.tiling.tiles,
@@ -208,17 +202,15 @@ void batch_norm_train(const Launch& launch, const BatchNorm& norm, const Map& ma
       mean,         invstd};
   enqueue(launch, "batch_norm statistics", join_statistics_kernel,
           {.x = ceil_div(shape.features * kWarp, kThreads)}, moments);
-  forward(launch, norm, map, true, state, {a.x, a.gamma, a.beta, mean, invstd, a.y}, mean, invstd);
+  forward(launch, norm, map, state, {a.x, a.gamma, a.beta, mean, invstd, a.y}, mean, invstd);
 }
 
 void batch_norm_eval(const Launch& launch, const BatchNorm& norm, const Map& map,
-                     const BatchNormEval& a, void* workspace) {
+                     const backends::StepState* state, const BatchNormEval& a, void* workspace) {
   check_norm(norm, map);
   const NormWorkspace work(norm, map, workspace);
-  enqueue(launch, "batch_norm", inverse_deviation_kernel,
-          {.x = ceil_div(work.shape.features, kThreads)},
-          static_cast<uint32_t>(work.shape.features), norm.eps, a.running_var, work.row(1));
-  forward(launch, norm, map, false, nullptr, a, a.running_mean, work.row(1));
+  const float* invstd = inverse_deviations(launch, norm, work, a.running_var);
+  forward(launch, norm, map, state, a, a.running_mean, invstd);
 }
 
 }  // namespace panns::cuda

@@ -40,14 +40,14 @@ struct BatchNormTrain {
 void batch_norm_train(const Launch& launch, const BatchNorm& norm, const Map& map,
                       const backends::StepState* state, const BatchNormTrain& a, void* workspace);
 
-// With the running statistics; nothing is drawn or dropped.
+// With the running statistics. The state is read only where norm.dropout is there to be drawn.
 struct BatchNormEval {
   const void* x;
   const float *gamma, *beta, *running_mean, *running_var;
   void* y;
 };
 void batch_norm_eval(const Launch& launch, const BatchNorm& norm, const Map& map,
-                     const BatchNormEval& a, void* workspace);
+                     const backends::StepState* state, const BatchNormEval& a, void* workspace);
 
 // dx, dgamma and dbeta may each be null where nothing needs them.
 struct BatchNormBackward {
@@ -60,5 +60,18 @@ struct BatchNormBackward {
 void batch_norm_backward(const Launch& launch, const BatchNorm& norm, const Map& map,
                          const backends::StepState* state, const BatchNormBackward& a,
                          void* workspace);
+
+// Backward of the eval form: the statistics are constants. dx, dgamma and dbeta may each be null;
+// without the last two the sums are left out.
+struct BatchNormEvalBackward {
+  const void* x;
+  const float *gamma, *beta, *running_mean, *running_var;
+  const void* dy;
+  void* dx;
+  float *dgamma, *dbeta;
+};
+void batch_norm_eval_backward(const Launch& launch, const BatchNorm& norm, const Map& map,
+                              const backends::StepState* state, const BatchNormEvalBackward& a,
+                              void* workspace);
 
 }  // namespace panns::cuda

@@ -3,11 +3,10 @@
 //   g = dy through dropout, pool and relu; dbeta = sum g; dgamma = sum g (x - mean) invstd
 //   dx = scale g + c0 + c1 (x - mean), scale = gamma invstd, c0 = -scale dbeta / M,
 //        c1 = -scale invstd dgamma / M
-// Rows and columns that the pool dropped have g = 0, not dx = 0.
-// Layout: maps [N][T][F][C'], 16-byte accesses of eight channels; one channel, and bins that eight
-// does not divide, go one by one. Bytes an element of x of b bytes: 2 b of x and 2 b of dy read
-// (b / 2 with the pool), b written.
-// measured: never run on a GPU yet
+// Rows and columns that the pool dropped have g = 0, not dx = 0. With constant statistics c0 = c1 =
+// 0. Layout: maps [N][T][F][C'], 16-byte accesses of eight channels; one channel, and bins that
+// eight does not divide, go one by one. Bytes an element of x of b bytes: 2 b of x and 2 b of dy
+// read (b / 2 with the pool), b written. measured: never run on a GPU yet
 #include "backends/cuda/device/norm.cuh"
 
 namespace panns::cuda {
@@ -107,7 +106,7 @@ struct Gradients {
   double rows;  // M: those of x
   const float *gamma, *invstd;
   float *dgamma, *dbeta;  // may be null
-  float *c0, *c1;
+  float *c0, *c1;         // null where the statistics are constants
 };
 
 // A warp a feature.
@@ -126,12 +125,14 @@ __global__ void __launch_bounds__(kThreads) join_gradients_kernel(Gradients a) {
   const double invstd = a.invstd[c], scale = invstd * a.gamma[c];
   if (a.dgamma != nullptr) a.dgamma[c] = static_cast<float>(gx * invstd);
   if (a.dbeta != nullptr) a.dbeta[c] = static_cast<float>(g);
+  if (a.c0 == nullptr) return;
   a.c0[c] = static_cast<float>(-scale * g / a.rows);
   a.c1[c] = static_cast<float>(-scale * invstd * invstd * gx / a.rows);
 }
 
+// Two blocks a multiprocessor: aiming at three, ptxas spills on sm_100.
 template <typename T, int W, bool kPool, bool kDrop>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     backward_apply_kernel(Backward<T> a, const float* c0s, const float* c1s, uint32_t out_t,
                           uint32_t out_f, T* dx) {
   const Place at(a.tiling);
@@ -141,8 +142,8 @@ __global__ void __launch_bounds__(kThreads)
   PANNS_UNROLL
   for (int k = 0; k < W; ++k) {
     const uint32_t c = at.vector * W + k;
-    c0[k] = c < a.features ? c0s[c] : 0;
-    c1[k] = c < a.features ? c1s[c] : 0;
+    c0[k] = c0s != nullptr && c < a.features ? c0s[c] : 0;
+    c1[k] = c1s != nullptr && c < a.features ? c1s[c] : 0;
   }
   const RandomStream random = stream_for<kDrop>(a);
   const int64_t offset = int64_t{at.vector} * W;
@@ -178,20 +179,18 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-}  // namespace
-
-void batch_norm_backward(const Launch& launch, const BatchNorm& norm, const Map& map,
-                         const backends::StepState* state, const BatchNormBackward& a,
-                         void* workspace) {
-  check_norm(norm, map);
-  const NormWorkspace work(norm, map, workspace);
+// With `train` dx has the two mean terms, of the statistics that depend on x.
+void backward(const Launch& launch, const BatchNorm& norm, const Map& map,
+              const backends::StepState* state, const BatchNormBackward& a,
+              const NormWorkspace& work, bool train) {
   const NormShape& shape = work.shape;
   const Map out = batch_norm_output(norm, map);
   const int64_t rows = norm.avg_pool_2x2 ? out.pixels() : shape.rows;
   const Chunks chunks(rows, shape.tiling, norm.avg_pool_2x2 ? 4 : 1);
   const auto features = static_cast<uint32_t>(shape.features);
-  float *c0 = work.row(2), *c1 = work.row(3);
-  with_norm_form(norm, map, true, [&](auto element, auto width, auto pool, auto drop) {
+  float *c0 = train ? work.row(2) : nullptr, *c1 = train ? work.row(3) : nullptr;
+  const bool sums = train || a.dgamma != nullptr || a.dbeta != nullptr;
+  with_norm_form(norm, map, [&](auto element, auto width, auto pool, auto drop) {
     using T = decltype(element);
     Backward<T> args{shape.tiling,
                      static_cast<uint32_t>(rows),
@@ -204,17 +203,19 @@ void batch_norm_backward(const Launch& launch, const BatchNorm& norm, const Map&
                      a.gamma,
                      a.beta,
                      pool ? PoolGrid(map, out.t, out.f) : PoolGrid(),
-                     Epilogue(norm, state, true)};
-    enqueue(launch, "batch_norm_backward", backward_sums_kernel<T, width, pool, drop>,
-            {.x = shape.tiling.tiles,
-             .y = chunks.count,
-             .shared = 2 * width * kThreads * sizeof(double)},
-            args, chunks, work.partial);
-    enqueue(
-        launch, "batch_norm_backward", join_gradients_kernel,
-        {.x = ceil_div(shape.features * kWarp, kThreads)},
-        Gradients{work.partial, chunks.count, shape.stride, features,
-                  static_cast<double>(shape.rows), a.gamma, a.invstd, a.dgamma, a.dbeta, c0, c1});
+                     Epilogue(norm, state)};
+    if (sums) {
+      enqueue(launch, "batch_norm_backward", backward_sums_kernel<T, width, pool, drop>,
+              {.x = shape.tiling.tiles,
+               .y = chunks.count,
+               .shared = 2 * width * kThreads * sizeof(double)},
+              args, chunks, work.partial);
+      enqueue(
+          launch, "batch_norm_backward", join_gradients_kernel,
+          {.x = ceil_div(shape.features * kWarp, kThreads)},
+          Gradients{work.partial, chunks.count, shape.stride, features,
+                    static_cast<double>(shape.rows), a.gamma, a.invstd, a.dgamma, a.dbeta, c0, c1});
+    }
     if (a.dx == nullptr) return;
     if constexpr (pool) {
       // A cell more where the pool dropped a row or column, whose dx is written too.
@@ -227,6 +228,26 @@ void batch_norm_backward(const Launch& launch, const BatchNorm& norm, const Map&
             static_cast<const float*>(c0), static_cast<const float*>(c1),
             static_cast<uint32_t>(out.t), static_cast<uint32_t>(out.f), static_cast<T*>(a.dx));
   });
+}
+
+}  // namespace
+
+void batch_norm_backward(const Launch& launch, const BatchNorm& norm, const Map& map,
+                         const backends::StepState* state, const BatchNormBackward& a,
+                         void* workspace) {
+  check_norm(norm, map);
+  backward(launch, norm, map, state, a, NormWorkspace(norm, map, workspace), true);
+}
+
+void batch_norm_eval_backward(const Launch& launch, const BatchNorm& norm, const Map& map,
+                              const backends::StepState* state, const BatchNormEvalBackward& a,
+                              void* workspace) {
+  check_norm(norm, map);
+  const NormWorkspace work(norm, map, workspace);
+  const float* invstd = inverse_deviations(launch, norm, work, a.running_var);
+  backward(launch, norm, map, state,
+           {a.x, a.gamma, a.beta, a.running_mean, invstd, a.dy, a.dx, a.dgamma, a.dbeta}, work,
+           false);
 }
 
 }  // namespace panns::cuda

@@ -1,5 +1,7 @@
 #include "backends/cuda/cudnn_api.h"
 
+#include <dlfcn.h>
+
 #include <mutex>
 #include <utility>
 
@@ -29,24 +31,38 @@ std::string version_text_of(size_t version) {
   return cat(version / 10000, ".", version / 100 % 100, ".", version % 100);
 }
 
+// The library of that name is a door: its functions look for libcudnn_graph.so.9 when they are
+// called, and end the process where there is none. Returns why they cannot be called, or "".
+std::string missing_graph(const Library& library) {
+  const std::string soname = "libcudnn_graph.so.9";
+  const size_t slash = library.path.rfind('/');
+  const std::string beside = library.path.substr(0, slash + 1) + soname;
+  // As cuDNN itself looks: in its own folder, then where the system does.
+  if (dlopen(beside.c_str(), RTLD_NOW | RTLD_LOCAL) != nullptr) return "";
+  const char* text = dlerror();
+  const std::string reason = text != nullptr ? text : beside;
+  if (dlopen(soname.c_str(), RTLD_NOW | RTLD_LOCAL) != nullptr) return "";
+  return cat(library.path, " is not complete: ", reason);
+}
+
+// Opens the NVRTC that cuDNN's run-time engines will ask for by soname, and then get: it may lie
+// where the loader would not look.
+void open_nvrtc(CudnnApi& api) {
+  if (api.nvrtc.loaded()) return;
+  const std::string builtins = cat("libnvrtc-builtins.so.", api.cuda_major, ".*");
+  api.nvrtc = open_library(api.nvrtc_soname(), {builtins});
+}
+
 // Returns why not, or an empty string and a complete api.
 std::string load(CudnnApi& api) {
-  // Before cuDNN: its run-time engines ask for NVRTC by soname, and then get this one. Engines that
-  // need none work without, so that a missing NVRTC is no error here.
-  if (!api.nvrtc.loaded()) {
-    for (const char* soname : {"libnvrtc.so.13", "libnvrtc.so.12"}) {
-      const auto before = api.nvrtc.attempts;
-      api.nvrtc = open_library(soname, {"libnvrtc-builtins.so.1[23]*"});
-      api.nvrtc.attempts.insert(api.nvrtc.attempts.begin(), before.begin(), before.end());
-      if (api.nvrtc.loaded()) break;
-    }
-  }
   api.library = open_library("libcudnn.so.9");
   if (!api.library.loaded()) {
     return cat("cuDNN 9 was not found. Tried:", attempts_text(api.library.attempts));
   }
+  if (const std::string reason = missing_graph(api.library); !reason.empty()) return reason;
   std::string missing;
   bind(api.library, "cudnnGetVersion", api.get_version, missing);
+  bind(api.library, "cudnnGetCudartVersion", api.get_cudart_version, missing);
   bind(api.library, "cudnnGetErrorString", api.error_string, missing);
   bind(api.library, "cudnnGetLastErrorString", api.last_error, missing);
   bind(api.library, "cudnnCreate", api.create, missing);
@@ -64,12 +80,16 @@ std::string load(CudnnApi& api) {
     return cat(api.library.path, " is cuDNN ", version_text_of(api.version), "; expected ",
                version_text_of(kOldestCudnn), " or newer");
   }
+  api.cuda_major = api.get_cudart_version() / 1000;
+  open_nvrtc(api);
   return "";
 }
 
 }  // namespace
 
 std::string CudnnApi::version_text() const { return version_text_of(version); }
+
+std::string CudnnApi::nvrtc_soname() const { return cat("libnvrtc.so.", cuda_major); }
 
 void CudnnApi::check(cudnnStatus_t status, const char* call) const {
   if (status == CUDNN_STATUS_SUCCESS) return;
@@ -87,6 +107,8 @@ const CudnnApi& try_cudnn(std::string& reason) {
   if (!s.loaded) {
     reason = load(s.api);
     s.loaded = reason.empty();
+  } else {
+    open_nvrtc(s.api);  // it may have been installed meanwhile
   }
   return s.api;
 }

@@ -15,8 +15,10 @@ namespace panns::cuda {
 
 struct CudnnApi {
   Library library, nvrtc;
-  size_t version = 0;  // 92800 for 9.28.0
+  size_t version = 0;     // 92800 for 9.28.0
+  size_t cuda_major = 0;  // of the CUDA that cuDNN was built with: its NVRTC is of the same
   decltype(&cudnnGetVersion) get_version = nullptr;
+  decltype(&cudnnGetCudartVersion) get_cudart_version = nullptr;
   decltype(&cudnnGetErrorString) error_string = nullptr;
   decltype(&cudnnGetLastErrorString) last_error = nullptr;
   decltype(&cudnnCreate) create = nullptr;
@@ -30,6 +32,7 @@ struct CudnnApi {
   decltype(&cudnnBackendExecute) execute = nullptr;
 
   std::string version_text() const;
+  std::string nvrtc_soname() const;
   // Throws ERR_PANNS_DEVICE with cuDNN's own words unless the status is success.
   void check(cudnnStatus_t status, const char* call) const;
 };
@@ -40,7 +43,8 @@ constexpr size_t kOldestCudnn = 90800;
 // cuDNN, opened at the first call and kept; NVRTC with it, which its run-time engines open by name.
 // Throws ERR_PANNS_CUDA_UNAVAILABLE with every place tried. A failure is not remembered.
 const CudnnApi& cudnn();
-// The same without throwing; `reason` is empty when it is loaded.
+// The same without throwing; `reason` is empty when it is loaded. A missing NVRTC is no failure
+// here, as engines that need none work without.
 const CudnnApi& try_cudnn(std::string& reason);
 
 // A backend descriptor: attributes are set, then it is finalized and may be read.

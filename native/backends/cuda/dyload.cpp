@@ -2,12 +2,15 @@
 
 #include <dlfcn.h>
 #include <glob.h>
+#include <link.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
 
+#include "core/elf.h"
 #include "core/error.h"
 
 namespace panns::cuda {
@@ -40,14 +43,19 @@ std::vector<std::string> matches(const std::string& pattern) {
   return found;
 }
 
+// The folder that a file or folder lies in.
+std::string parent(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return path.substr(0, slash);
+}
+
 // The folder of the shared object that this code is part of.
 std::string own_folder() {
   Dl_info info;
   if (dladdr(reinterpret_cast<const void*>(&own_folder), &info) == 0) return "";
   if (info.dli_fname == nullptr) return "";
-  const std::string path = info.dli_fname;
-  const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : path.substr(0, slash);
+  return parent(info.dli_fname);
 }
 
 std::vector<std::string> lines_of(const std::string& path) {
@@ -57,6 +65,47 @@ std::vector<std::string> lines_of(const std::string& path) {
     if (!line.empty()) lines.push_back(line);
   }
   return lines;
+}
+
+std::vector<std::string> parts_of(const std::string& list) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin <= list.size();) {
+    const size_t end = std::min(list.find(':', begin), list.size());
+    parts.push_back(list.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+// Where the python3 of the PATH is installed: bin/python3's parent folder. An environment's own
+// bin/python3 is a link to another Python's, and is not followed: the packages lie beside the link.
+std::string python_prefix() {
+  for (const std::string& folder : parts_of(environment("PATH"))) {
+    if (!folder.empty() && access((folder + "/python3").c_str(), X_OK) == 0) return parent(folder);
+  }
+  return "";
+}
+
+// The file that an open library came from, which may have been opened by its soname alone.
+std::string path_of(void* handle) {
+  link_map* map = nullptr;
+  return dlinfo(handle, RTLD_DI_LINKMAP, &map) == 0 ? map->l_name : "";
+}
+
+bool attempt(Library& library, const std::string& path) {
+  // Only a path names the file before it is opened.
+  if (const bool named = path.find('/') != std::string::npos; named) {
+    if (const std::string fault = elf_fault(path); !fault.empty()) {
+      library.attempts.push_back({path, fault});
+      return false;
+    }
+  }
+  // RTLD_GLOBAL would let other libraries bind to these symbols; a soname that is open already is
+  // found by the loader without it.
+  library.handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  library.attempts.push_back({path, library.loaded() ? "" : dl_reason()});
+  if (library.loaded()) library.path = path_of(library.handle);
+  return library.loaded();
 }
 
 }  // namespace
@@ -71,20 +120,16 @@ std::vector<std::string> library_folders() {
     const bool known = std::find(folders.begin(), folders.end(), folder) != folders.end();
     if (!folder.empty() && !known && is_folder(folder)) folders.push_back(folder);
   };
-  std::string list = environment("PANNS_CUDA_LIB_DIR");
-  for (size_t begin = 0; begin <= list.size();) {
-    const size_t end = std::min(list.find(':', begin), list.size());
-    add(list.substr(begin, end - begin));
-    begin = end + 1;
-  }
+  for (const auto& folder : parts_of(environment("PANNS_CUDA_LIB_DIRS"))) add(folder);
   for (const auto& folder : lines_of(own_folder() + "/" + kManifest)) add(folder);
-  for (const char* name : {"VIRTUAL_ENV", "CONDA_PREFIX"}) {
-    const std::string prefix = environment(name);
+  for (const std::string& prefix :
+       {environment("VIRTUAL_ENV"), environment("CONDA_PREFIX"), python_prefix()}) {
     if (prefix.empty()) continue;
     // Python's packages keep each library in a folder of its own: nvidia/cudnn/lib,
-    // nvidia/cu13/lib.
-    for (const auto& found : matches(prefix + "/lib/python3*/site-packages/nvidia/*/lib")) {
-      add(found);
+    // nvidia/cu13/lib. Debian's Python has its packages in dist-packages.
+    for (const char* packages : {"/lib/python3*/site-packages", "/lib/python3*/dist-packages",
+                                 "/local/lib/python3*/dist-packages"}) {
+      for (const auto& found : matches(cat(prefix, packages, "/nvidia/*/lib"))) add(found);
     }
     add(prefix + "/lib");
   }
@@ -99,21 +144,13 @@ std::vector<std::string> library_folders() {
 
 Library open_library(const std::string& soname, const std::vector<std::string>& beside) {
   Library library;
-  const auto attempt = [&](const std::string& path) {
-    // RTLD_GLOBAL would let other libraries bind to these symbols; a soname that is open already
-    // is found by the loader without it.
-    library.handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    library.attempts.push_back({path, library.loaded() ? "" : dl_reason()});
-    if (library.loaded()) library.path = path;
-    return library.loaded();
-  };
   for (const auto& folder : library_folders()) {
     const std::string path = folder + "/" + soname;
     if (!std::ifstream(path)) {
       library.attempts.push_back({path, "no such file"});
       continue;
     }
-    if (!attempt(path)) continue;
+    if (!attempt(library, path)) continue;
     for (const auto& pattern : beside) {
       // Not finding one here is no error: the library then looks for it itself.
       for (const auto& file : matches(folder + "/" + pattern)) {
@@ -122,7 +159,13 @@ Library open_library(const std::string& soname, const std::vector<std::string>& 
     }
     return library;
   }
-  attempt(soname);
+  attempt(library, soname);
+  return library;
+}
+
+Library open_driver() {
+  Library library;
+  attempt(library, "libcuda.so.1");
   return library;
 }
 

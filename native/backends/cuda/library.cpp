@@ -4,7 +4,9 @@
 #include <exception>
 
 #include "backends/cuda/cudnn_api.h"
+#include "backends/cuda/dyload.h"
 #include "backends/cuda/make_device.h"
+#include "backends/cuda/nccl.h"
 #include "backends/cuda_library.h"
 #include "core/error.h"
 
@@ -16,8 +18,12 @@ using backends::CudaStatus;
 
 // The oldest chip with machine code in this library: bfloat16 and cuDNN's run-time engines need it.
 constexpr int kOldestArchitecture = 80;
-// CUDA 13 runs on drivers of its own major version and newer.
+// CUDA 13 runs on drivers of its own major version and newer, of which 580 is the first.
 constexpr int kOldestDriver = 13000;
+constexpr const char* kDriver = "580";
+// Python's packages that have the libraries; --no-deps leaves out cuBLAS (600 MB), which cuDNN's
+// package asks for and nothing here uses.
+constexpr const char* kLibraryPackages = "nvidia-cudnn-cu13 nvidia-cuda-nvrtc";
 
 std::string version_text(int version) { return cat(version / 1000, ".", version % 1000 / 10); }
 
@@ -44,89 +50,148 @@ bool guard(void (*body)(void*), void* argument, std::string& code, std::string& 
   }
 }
 
-// The devices, or why there are none. A runtime that finds no driver at all says that the driver
-// is too old; the driver's version, 0 then, tells the two apart.
+// Why CUDA cannot be used: the first reason found is the one that is told.
+void tell(CudaStatus& status, const char* problem, std::string reason, std::string mend) {
+  if (!status.problem.empty()) return;
+  status.problem = problem;
+  status.reason = std::move(reason);
+  status.mend = std::move(mend);
+}
+
+// What the driver says when it does not start.
+void tell_failure(CudaStatus& status, cudaError_t error, const std::string& path) {
+  const std::string words = cat(cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
+  switch (error) {
+    case cudaSuccess:  // and yet there is no device
+    case cudaErrorNoDevice:
+      return tell(status, "device-missing", "the NVIDIA driver sees no GPU",
+                  "see what nvidia-smi says; CUDA_VISIBLE_DEVICES may hide the GPU, and a "
+                  "container needs --gpus all");
+    case cudaErrorStubLibrary:
+      return tell(status, "driver-stub",
+                  cat(path, " is the toolkit's stand-in for linking: ", words),
+                  "take the toolkit's folder `stubs` out of LD_LIBRARY_PATH");
+    case cudaErrorSystemDriverMismatch:
+    case cudaErrorCompatNotSupportedOnDevice:
+      return tell(status, "driver-mismatch",
+                  cat(path, " does not fit the driver in the system's kernel: ", words),
+                  "restart the machine after an update of the driver; where a package cuda-compat "
+                  "brought this file, take its folder out of LD_LIBRARY_PATH");
+    default:
+      return tell(status, "driver-failed", cat("the NVIDIA driver does not start: ", words),
+                  "see what nvidia-smi says");
+  }
+}
+
+CudaDeviceStatus describe_device(int index) {
+  CudaDeviceStatus d;
+  d.index = index;
+  cudaDeviceProp p;
+  if (const cudaError_t e = cudaGetDeviceProperties(&p, index); e != cudaSuccess) {
+    cudaGetLastError();
+    d.reason = cudaGetErrorString(e);
+    return d;
+  }
+  d.name = p.name;
+  d.architecture = p.major * 10 + p.minor;
+  d.multiprocessors = p.multiProcessorCount;
+  d.memory_bytes = p.totalGlobalMem;
+  if (d.architecture < kOldestArchitecture) {
+    d.reason = cat("its compute capability is ", p.major, ".", p.minor, "; expected ",
+                   kOldestArchitecture / 10, ".0 or newer");
+  }
+  return d;
+}
+
+// The driver and its devices, or why there are none. A runtime that finds no driver at all says
+// that the driver is too old; the driver's version, 0 then, tells the two apart.
 void find_devices(CudaStatus& status) {
   int driver = 0, runtime = 0, count = 0;
   cudaRuntimeGetVersion(&runtime);
   status.runtime = version_text(runtime);
+  // Opened by the runtime, if it can be; asked here for its path or for the loader's words.
+  const Library library = open_driver();
+  backends::CudaLibraryStatus row{"NVIDIA driver", library.path, "", ""};
   if (cudaDriverGetVersion(&driver) != cudaSuccess) driver = 0;
+  if (driver > 0) row.version = status.driver = version_text(driver);
+  if (!library.loaded()) row.reason = cat("not found:", attempts_text(library.attempts));
+  status.libraries.push_back(row);
   if (driver == 0) {
-    status.reason = "there is no NVIDIA driver on this machine (libcuda.so.1 was not found)";
-    status.mend =
-        "install NVIDIA's driver 580 or newer; inside a container, start it with --gpus all";
-    return;
+    return tell(status, "driver-missing",
+                "there is no NVIDIA driver on this machine (libcuda.so.1 was not found)",
+                cat("install NVIDIA's driver ", kDriver,
+                    " or newer; inside a container, start it with --gpus all"));
   }
-  status.driver = version_text(driver);
   if (driver < kOldestDriver) {
-    status.reason = cat("the NVIDIA driver takes CUDA up to ", status.driver,
-                        ", and this backend is ", "built with CUDA ", status.runtime);
-    status.mend = "update the driver to 580 or newer";
-    return;
+    return tell(status, "driver-old",
+                cat("the NVIDIA driver takes CUDA up to ", status.driver, ", and this backend is ",
+                    "built with CUDA ", status.runtime),
+                cat("update the driver to ", kDriver, " or newer"));
   }
   const cudaError_t listed = cudaGetDeviceCount(&count);
   cudaGetLastError();
-  if (listed != cudaSuccess || count == 0) {
-    const bool none = listed == cudaSuccess || listed == cudaErrorNoDevice;
-    status.reason = none ? std::string("the NVIDIA driver sees no GPU")
-                         : cat("the NVIDIA driver does not start: ", cudaGetErrorString(listed),
-                               " (", cudaGetErrorName(listed), ")");
-    status.mend = "see what nvidia-smi says; CUDA_VISIBLE_DEVICES may hide the GPU";
+  if (listed != cudaSuccess || count == 0) return tell_failure(status, listed, library.path);
+  bool usable = false;
+  for (int i = 0; i < count; ++i) {
+    status.devices.push_back(describe_device(i));
+    usable |= status.devices.back().reason.empty();
+  }
+  if (usable) return;
+  const CudaDeviceStatus& first = status.devices.front();
+  tell(status, "device-old", cat("no GPU can be used: ", first.name, ": ", first.reason),
+       "use a GPU of the Ampere generation (2020) or a newer one");
+}
+
+std::string nvrtc_version(const Library& nvrtc) {
+  const auto ask = reinterpret_cast<int (*)(int*, int*)>(nvrtc.function("nvrtcVersion"));
+  int major = 0, minor = 0;
+  if (ask == nullptr || ask(&major, &minor) != 0) return "";
+  return cat(major, ".", minor);
+}
+
+void find_libraries(CudaStatus& status) {
+  // Into a virtual environment of Python, which is looked at when it is the active one.
+  const auto mend = [](const std::string& packages) {
+    return cat("in an active virtual environment of Python: pip install --no-deps ", packages,
+               "; or name folders that have the libraries in PANNS_CUDA_LIB_DIRS");
+  };
+  std::string reason;
+  const CudnnApi& api = try_cudnn(reason);
+  const bool complete = reason.empty();
+  status.libraries.push_back(
+      {"cuDNN", api.library.path, complete ? api.version_text() : "", reason});
+  if (!complete) {
+    const bool absent = !api.library.loaded();
+    tell(status, absent ? "cudnn-missing" : "cudnn-unfit", reason, mend(kLibraryPackages));
+    // Which NVRTC it would be is not known.
     return;
   }
-  for (int i = 0; i < count; ++i) {
-    CudaDeviceStatus d;
-    d.index = i;
-    cudaDeviceProp p;
-    if (const cudaError_t e = cudaGetDeviceProperties(&p, i); e != cudaSuccess) {
-      cudaGetLastError();
-      d.reason = cudaGetErrorString(e);
-    } else {
-      d.name = p.name;
-      d.architecture = p.major * 10 + p.minor;
-      d.multiprocessors = p.multiProcessorCount;
-      d.memory_bytes = p.totalGlobalMem;
-      if (d.architecture < kOldestArchitecture) {
-        d.reason = cat("its compute capability is ", p.major, ".", p.minor, "; expected ",
-                       kOldestArchitecture / 10, ".0 or newer");
-      }
-    }
-    status.devices.push_back(d);
+  std::string missing;
+  if (!api.nvrtc.loaded()) {
+    missing =
+        cat("NVRTC (", api.nvrtc_soname(),
+            ", as cuDNN asks for it) was not found. Tried:", attempts_text(api.nvrtc.attempts));
+    const bool twelve = api.cuda_major == 12;
+    tell(status, "nvrtc-missing", missing,
+         mend(twelve ? "nvidia-cuda-nvrtc-cu12" : "nvidia-cuda-nvrtc"));
   }
+  status.libraries.push_back({"NVRTC", api.nvrtc.path, nvrtc_version(api.nvrtc), missing});
 }
 
 void describe(CudaStatus& status) {
-  status.available = false;
   find_devices(status);
-  std::string reason;
-  const CudnnApi& api = try_cudnn(reason);
-  status.libraries.push_back(
-      {"cuDNN", api.library.path, reason.empty() ? api.version_text() : "", reason});
-  std::string nvrtc_reason;
-  if (!api.nvrtc.loaded()) {
-    nvrtc_reason = "NVRTC was not found. Tried:" + attempts_text(api.nvrtc.attempts);
-  }
-  status.libraries.push_back({"NVRTC", api.nvrtc.path, "", nvrtc_reason});
-  if (!status.reason.empty()) return;
-  for (const CudaDeviceStatus& d : status.devices) status.available |= d.reason.empty();
-  if (!status.available) {
-    status.reason = cat("no GPU can be used: ", status.devices.front().name, ": ",
-                        status.devices.front().reason);
-    return;
-  }
-  for (const std::string& missing : {reason, nvrtc_reason}) {
-    if (missing.empty()) continue;
-    status.available = false;
-    status.reason = missing;
-    status.mend =
-        "npm run setup:cuda fetches the libraries; PANNS_CUDA_LIB_DIR names a folder that "
-        "has them";
-    return;
-  }
+  find_libraries(status);
+  status.available = status.problem.empty();
 }
 
 backends::Device* make(const backends::CudaOptions& options) {
   return make_device(options).release();
+}
+
+void make_nccl_id(std::string& id) { id = nccl_id(); }
+
+backends::Collective* join(const backends::NcclOptions& options) {
+  return join_processes(options).release();
 }
 
 }  // namespace
@@ -135,7 +200,8 @@ backends::Device* make(const backends::CudaOptions& options) {
 extern "C" __attribute__((visibility("default"))) const panns::backends::CudaLibrary*
 panns_cuda_library() {
   static const std::string fingerprint = panns::backends::cuda_fingerprint();
-  static const panns::backends::CudaLibrary library{fingerprint.c_str(), panns::cuda::guard,
-                                                    panns::cuda::describe, panns::cuda::make};
+  static const panns::backends::CudaLibrary library{fingerprint.c_str(),       panns::cuda::guard,
+                                                    panns::cuda::describe,     panns::cuda::make,
+                                                    panns::cuda::make_nccl_id, panns::cuda::join};
   return &library;
 }

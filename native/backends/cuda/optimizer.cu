@@ -32,7 +32,7 @@ PANNS_DEVICE AdamStep step_of(const Adam& a, const backends::StepState* state) {
   auto* shared = shared_memory<AdamStep>();
   if (threadIdx.x == 0) {
     const uint32_t t = state->step + 1;
-    const double lr = state->lr;
+    const double lr = state->lr * a.rate;
     AdamStep s;
     s.grad_scale = state->grad_scale;
     s.weight_decay = static_cast<float>(a.decoupled ? 0 : a.weight_decay);
@@ -103,6 +103,7 @@ struct SgdArrays {
 struct SgdStep {
   float grad_scale, lr, momentum, weight_decay;
   bool nesterov;
+  double rate;
 };
 
 template <int W, bool kMomentum, typename Copy>
@@ -129,7 +130,7 @@ __global__ void __launch_bounds__(kThreads) sgd_kernel(SgdStep s, const backends
                                                        int64_t count, SgdArrays a, Copy* copy) {
   if (state->grad_scale == 0) return;
   s.grad_scale = state->grad_scale;
-  s.lr = state->lr;
+  s.lr = static_cast<float>(state->lr * s.rate);
   const int64_t first = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const int64_t step = int64_t{gridDim.x} * kThreads, whole = count / W;
   for (int64_t i = first; i < whole; i += step) sgd_update<W, kMomentum>(s, a, W * i, copy);
@@ -226,8 +227,12 @@ void adam(const Launch& launch, const Adam& adam, const backends::StepState* sta
 
 void sgd(const Launch& launch, const Sgd& sgd, const backends::StepState* state, int64_t count,
          const float* grad, float* weight, float* momentum_buffer, const WeightCopy& copy) {
-  const SgdStep step{1, 0, static_cast<float>(sgd.momentum), static_cast<float>(sgd.weight_decay),
-                     sgd.nesterov};
+  const SgdStep step{1,
+                     0,
+                     static_cast<float>(sgd.momentum),
+                     static_cast<float>(sgd.weight_decay),
+                     sgd.nesterov,
+                     sgd.rate};
   const bool wide = aligned({grad, weight, momentum_buffer, copy.data});
   with_access(wide, copy, [&](auto width, auto* to) {
     using Copy = std::remove_pointer_t<decltype(to)>;

@@ -18,6 +18,7 @@ struct Adam {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
   bool decoupled = false;  // AdamW: the decay acts on the weights, not on the gradient
   bool amsgrad = false;
+  double rate = 1;  // multiplies the state's lr
 };
 
 // A copy of the weights in 16 bits that the update writes beside them; null data: none.
@@ -35,6 +36,7 @@ void adam(const Launch& launch, const Adam& adam, const backends::StepState* sta
 struct Sgd {
   double momentum = 0, weight_decay = 0;
   bool nesterov = false;
+  double rate = 1;
 };
 
 // momentum_buffer starts as zeros, and is touched only where momentum is not 0.

@@ -38,7 +38,7 @@ constexpr const char* kEndOfKey = "\n---\n";
 }  // namespace
 
 std::string default_plan_folder() {
-  if (const auto folder = environment("PANNS_CACHE_DIR"); !folder.empty()) return folder + "/plans";
+  if (const auto folder = environment("PANNS_CACHE"); !folder.empty()) return folder + "/plans";
   if (const auto folder = environment("XDG_CACHE_HOME"); !folder.empty()) {
     return folder + "/panns/plans";
   }

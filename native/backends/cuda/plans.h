@@ -22,7 +22,7 @@ struct PlanOptions {
   size_t workspace_limit = size_t{1} << 30;
 };
 
-// $PANNS_CACHE_DIR/plans, else $XDG_CACHE_HOME/panns/plans, else ~/.cache/panns/plans; empty when
+// $PANNS_CACHE/plans, else $XDG_CACHE_HOME/panns/plans, else ~/.cache/panns/plans; empty when
 // none of the variables is set.
 std::string default_plan_folder();
 

@@ -96,11 +96,11 @@ struct Epilogue {
   Drop drop;
   const backends::StepState* state;
 
-  Epilogue(const BatchNorm& norm, const backends::StepState* state, bool training)
+  Epilogue(const BatchNorm& norm, const backends::StepState* state)
       : floor(norm.relu ? 0.0f : -INFINITY),
         factor(norm.avg_pool_2x2 ? 0.25f : 1.0f),
         state(state) {
-    if (!training || norm.dropout.p <= 0) return;
+    if (norm.dropout.p <= 0) return;
     drop = Drop(norm.dropout.p, norm.dropout.mask);
     factor *= drop.scale;
   }
@@ -108,7 +108,7 @@ struct Epilogue {
 
 // Calls body(T{}, width, pool, drop), the last three integral constants, with what a norm asks for.
 template <typename Body>
-void with_norm_form(const BatchNorm& norm, const Map& map, bool training, Body&& body) {
+void with_norm_form(const BatchNorm& norm, const Map& map, Body&& body) {
   using std::integral_constant;
   const NormShape shape(norm, map);
   const integral_constant<int, 8> eight;
@@ -118,7 +118,7 @@ void with_norm_form(const BatchNorm& norm, const Map& map, bool training, Body&&
     body(float{}, integral_constant<int, 1>{}, no, no);
     return;
   }
-  const bool drop = training && norm.dropout.p > 0;
+  const bool drop = norm.dropout.p > 0;
   with_storage(map.storage(), [&](auto element) {
     if (norm.avg_pool_2x2) {
       drop ? body(element, eight, yes, yes) : body(element, eight, yes, no);
@@ -126,6 +126,21 @@ void with_norm_form(const BatchNorm& norm, const Map& map, bool training, Body&&
       drop ? body(element, eight, no, yes) : body(element, eight, no, no);
     }
   });
+}
+
+static __global__ void __launch_bounds__(kThreads)
+    inverse_deviation_kernel(uint32_t features, double eps, const float* var, float* invstd) {
+  const uint32_t c = blockIdx.x * kThreads + threadIdx.x;
+  if (c < features) invstd[c] = static_cast<float>(1 / sqrt(var[c] + eps));
+}
+
+// 1 / sqrt(var + eps) of the running variance, in the workspace's row 1.
+inline const float* inverse_deviations(const Launch& launch, const BatchNorm& norm,
+                                       const NormWorkspace& work, const float* running_var) {
+  const auto features = static_cast<uint32_t>(work.shape.features);
+  enqueue(launch, "batch_norm", inverse_deviation_kernel, {.x = ceil_div(features, kThreads)},
+          features, norm.eps, running_var, work.row(1));
+  return work.row(1);
 }
 
 inline void check_norm(const BatchNorm& norm, const Map& map) {

@@ -32,7 +32,7 @@ std::unique_ptr<Kernel> make_batch_norm(const NodeSpec& node, Context& context) 
   return adapt(batch_norm_workspace(norm, map), context, [=](const Launch& launch, const Args& a) {
     if (!training) {
       batch_norm_eval(
-          launch, norm, map,
+          launch, norm, map, a.state,
           {a.in[0], floats_in(a, 1), floats_in(a, 2), floats_in(a, 3), floats_in(a, 4), a.out[0]},
           a.workspace);
       return;
@@ -44,11 +44,21 @@ std::unique_ptr<Kernel> make_batch_norm(const NodeSpec& node, Context& context) 
   });
 }
 
-// (x, gamma, beta, mean, invstd, dy) to (dx, dgamma, dbeta)
+// (x, gamma, beta, mean, invstd, dy), of a norm that does not train with the running statistics in
+// their place, to (dx, dgamma, dbeta)
 std::unique_ptr<Kernel> make_batch_norm_backward(const NodeSpec& node, Context& context) {
   const BatchNorm norm = norm_of(node);
   const Map map = map_of(node.in[0], context);
+  const bool training = ops::as<ops::BatchNormAttrs>(node.attrs).training;
   return adapt(batch_norm_workspace(norm, map), context, [=](const Launch& launch, const Args& a) {
+    if (!training) {
+      batch_norm_eval_backward(
+          launch, norm, map, a.state,
+          {a.in[0], floats_in(a, 1), floats_in(a, 2), floats_in(a, 3), floats_in(a, 4), a.in[5],
+           a.out[0], floats_out(a, 1), floats_out(a, 2)},
+          a.workspace);
+      return;
+    }
     batch_norm_backward(launch, norm, map, a.state,
                         {a.in[0], floats_in(a, 1), floats_in(a, 2), floats_in(a, 3),
                          floats_in(a, 4), a.in[5], a.out[0], floats_out(a, 1), floats_out(a, 2)},

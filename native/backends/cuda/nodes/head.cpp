@@ -92,8 +92,8 @@ std::unique_ptr<Kernel> make_grad_norm(const NodeSpec& node, Context& context) {
 // (parameters, gradients, m, v[, v_max])
 std::unique_ptr<Kernel> make_adam(const NodeSpec& node, Context& context) {
   const auto& attrs = ops::as<ops::AdamAttrs>(node.attrs);
-  const Adam options{attrs.beta1,        attrs.beta2,     attrs.eps,
-                     attrs.weight_decay, attrs.decoupled, attrs.amsgrad};
+  const Adam options{attrs.beta1,     attrs.beta2,   attrs.eps, attrs.weight_decay,
+                     attrs.decoupled, attrs.amsgrad, attrs.rate};
   return adapt(0, context,
                [options, count = node.in[0].shape.size()](const Launch& launch, const Args& a) {
                  const auto slot = [&](size_t i) { return static_cast<float*>(a.in[i]); };
@@ -105,7 +105,7 @@ std::unique_ptr<Kernel> make_adam(const NodeSpec& node, Context& context) {
 // (parameters, gradients[, momentum])
 std::unique_ptr<Kernel> make_sgd(const NodeSpec& node, Context& context) {
   const auto& attrs = ops::as<ops::SgdAttrs>(node.attrs);
-  const Sgd options{attrs.momentum, attrs.weight_decay, attrs.nesterov};
+  const Sgd options{attrs.momentum, attrs.weight_decay, attrs.nesterov, attrs.rate};
   return adapt(0, context,
                [options, count = node.in[0].shape.size()](const Launch& launch, const Args& a) {
                  sgd(launch, options, a.state, count, floats_in(a, 1), static_cast<float*>(a.in[0]),
