@@ -58,9 +58,33 @@ export interface CudaLibraryStatus {
   reason: string;
 }
 
+/** What keeps CUDA from being used. */
+export type CudaProblem =
+  /** panns_cuda.so: not there, cut off or no library, of another build than the addon. */
+  | 'backend-missing'
+  | 'backend-damaged'
+  | 'backend-foreign'
+  /** libcuda.so.1: none, too old, the toolkit's stand-in, not the kernel's, or it does not start. */
+  | 'driver-missing'
+  | 'driver-old'
+  | 'driver-stub'
+  | 'driver-mismatch'
+  | 'driver-failed'
+  /** No GPU is visible, or none with a compute capability of 8.0 or more. */
+  | 'device-missing'
+  | 'device-old'
+  /** cuDNN 9: not found, or found and too old or not complete. */
+  | 'cudnn-missing'
+  | 'cudnn-unfit'
+  /** The NVRTC of cuDNN's major version of CUDA was not found. */
+  | 'nvrtc-missing';
+
 /** What is there of CUDA. Texts that do not apply are ''. */
 export interface CudaStatus {
   available: boolean;
+  /** The first that was found; '' when CUDA is available. */
+  problem: CudaProblem | '';
+  /** The same in words, with every place where a library was looked for. */
   reason: string;
   /** The command or the step that mends it. */
   mend: string;
@@ -69,7 +93,7 @@ export interface CudaStatus {
   /** The CUDA that the backend was built with. */
   runtime: string;
   devices: CudaDeviceStatus[];
-  /** The backend's own library is the first. */
+  /** The backend's own, the driver's, cuDNN, NVRTC: as far as it is known what to look for. */
   libraries: CudaLibraryStatus[];
 }
 
@@ -88,13 +112,17 @@ export interface NativeModel {
   initialise(seed: bigint): Promise<void>;
   get(name: string): Promise<Float32Array>;
   set(name: string, values: Float32Array): Promise<void>;
-  /** waveform (batch, samples); returns each named output, row-major. */
+  /**
+   * waveform (batch, samples); returns each named output, row-major. `#3` names what the spec's node 3
+   * makes. With `from`, the number of a node, its results take the place of the waveform.
+   */
   infer(
     waveform: Float32Array,
     batch: number,
     samples: number,
     outputs: string[],
     cancel?: CancelFlag,
+    from?: number,
   ): Promise<Record<string, Float32Array>>;
   /** The compiled program (inference) as text: graph, memory plan, work. */
   text(batch: number, samples: number, passesOff: string[]): Promise<string>;
@@ -115,6 +143,12 @@ export interface SessionOptions {
   optimizer: OptimizerOptions;
   /** Parameters whose names start with one of these do not train. */
   frozen: string[];
+  /** Whether norms whose parameters are frozen use their running statistics; default 'train': no. */
+  frozenNorms?: 'eval' | 'train';
+  /** Multiplies the learning rate of parameters whose names start so; the longest name counts. */
+  rates?: Record<string, number>;
+  /** A node of the spec, by number: its results (batch, samples) are the input, not a waveform. */
+  from?: number;
   passesOff: string[];
 }
 
@@ -134,7 +168,21 @@ export interface StepResult {
   gradNorm: number;
 }
 
+/** Processes that train together; what one calls, all call, in the same order. */
+export interface NativeGroup {
+  readonly rank: number;
+  readonly size: number;
+  readonly engine: string;
+  /** The sums over all processes. */
+  sum(values: Float64Array): Promise<Float64Array>;
+  /** The root's bytes, in every process. */
+  broadcast(bytes: Uint8Array, root: number): Promise<Uint8Array>;
+  leave(): Promise<void>;
+}
+
 export interface NativeSession {
+  /** Takes over the first process's state; from here on steps are those of all processes. */
+  join(group: NativeGroup): Promise<void>;
   /** waveform (clips, samples), target (clips, classes); clips is twice the batch with mixup. */
   step(
     waveform: Float32Array,
@@ -250,6 +298,22 @@ export interface NativeAddon {
   createModel(spec: Spec, device: DeviceOptions, samples: number): Promise<NativeModel>;
   createSession(model: NativeModel, spec: Spec, options: SessionOptions): Promise<NativeSession>;
   createFeatures(options: LogmelOptions, threads: number): NativeFeatures;
+  /** Libraries are tried in order; `size` is what the launcher says. 0 seconds: wait without end. */
+  openMpi(options: {
+    libraries: string[];
+    size: number;
+    timeoutSeconds: number;
+  }): Promise<NativeGroup>;
+  /** What process 0 makes and all are told before they open. */
+  ncclId(): Promise<Uint8Array>;
+  /** `index` is the GPU's. */
+  openNccl(options: {
+    index: number;
+    rank: number;
+    size: number;
+    id: Uint8Array;
+    timeoutSeconds: number;
+  }): Promise<NativeGroup>;
   /** Tensors that PANNs checkpoints store and the front-end derives. */
   frontendTensors(options: LogmelOptions): Promise<{
     convReal: Float32Array;

@@ -24,6 +24,12 @@ const systemPackages = [
     found: () => Boolean(process.env.PANNS_PYTHON) || canMakeVenv(),
     without: 'the oracle tests that ask Python are skipped',
   },
+  {
+    name: 'openmpi-bin',
+    tests: true,
+    found: () => (read('mpirun', ['--version']) ?? '').includes('Open MPI'),
+    without: 'training over several processes is tested with MPICH alone',
+  },
 ];
 
 function works(program) {

@@ -27,7 +27,8 @@ const NATIVE_LAYERS: Record<string, readonly string[]> = {
   'backends/cuda': ['core', 'ops', 'frontend', 'backends'],
   graph: ['core', 'ops', 'backends'],
   data: ['core', 'audio'],
-  train: ['core', 'ops', 'graph', 'data', 'backends'],
+  parallel: ['core', 'backends'],
+  train: ['core', 'ops', 'graph', 'data', 'parallel', 'backends'],
   compat: [],
 };
 /** These stand on top and may include every layer. */
@@ -60,7 +61,7 @@ const NATIVE_RESERVED: readonly { what: string; pattern: RegExp; layers: readonl
 const LIB_RANKS: readonly (readonly string[])[] = [
   ['errors'],
   ['addon', 'labels', 'native'],
-  ['cuda', 'models', 'audio', 'features', 'io'],
+  ['cuda', 'models', 'audio', 'features', 'io', 'metrics'],
   ['inference', 'data', 'train'],
   ['demo', 'index'],
   ['cli'],

@@ -36,6 +36,14 @@ for (const { name, source, options, says } of [
     says: ['needs libstdc++.so.6', "from the system's libstdc++"],
   },
   {
+    name: 'memory that Electron refuses',
+    source: `${entries}
+      extern "C" int napi_create_external_arraybuffer();
+      int (*use)() = napi_create_external_arraybuffer;`,
+    options: [script],
+    says: ['calls napi_create_external_arraybuffer, which Electron refuses'],
+  },
+  {
     name: 'a newer glibc',
     // As a program linked on a newer system would ask for it.
     source: `${entries}

@@ -1,5 +1,12 @@
 import { AbortError, nearest } from '../errors.js';
+import { build } from './build.js';
+import { convert } from './convert.js';
 import { demo } from './demo.js';
+import { describe } from './describe.js';
+import { detect } from './detect.js';
+import { doctor } from './doctor.js';
+import { download } from './download.js';
+import { embedVerb } from './embed.js';
 import { evaluateVerb } from './eval.js';
 import { exportVerb } from './export.js';
 import { widthOf } from './format.js';
@@ -11,7 +18,22 @@ import { type Context, complain, EXIT, UsageError, type Verb } from './verb.js';
 import { packageVersion } from './version.js';
 
 const verbs: ReadonlyMap<string, Verb> = new Map(
-  Object.entries({ train, eval: evaluateVerb, tag, export: exportVerb, models, info, demo }),
+  Object.entries({
+    train,
+    eval: evaluateVerb,
+    tag,
+    detect,
+    embed: embedVerb,
+    export: exportVerb,
+    models,
+    download,
+    describe,
+    convert,
+    info,
+    doctor,
+    build,
+    demo,
+  }),
 );
 
 /**
