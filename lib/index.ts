@@ -98,6 +98,7 @@ export {
   type Output,
 } from './inference/model.js';
 export { type LoadModelOptions, loadModel } from './inference/model_file.js';
+export { type ExportOptions, exportOnnx } from './inference/onnx.js';
 export type { AudioSource, SourceOptions } from './inference/source.js';
 export type { StateDict, StateReport } from './inference/state.js';
 export {

@@ -1,7 +1,10 @@
+import { stat } from 'node:fs/promises';
 import { checkOptions, PannsError } from '../errors.js';
 import { openWeights, type WeightsFile } from '../io/weights.js';
+import { publishedFiles } from '../models/pretrained.js';
 import type { ModelDescription, ModelRow } from '../models/row.js';
 import { OPTIMIZER_PREFIX, readDescription } from './description.js';
+import { downloadWeights } from './download.js';
 import { applyState, checkTables } from './load.js';
 import {
   type DeviceChoice,
@@ -26,18 +29,25 @@ export interface LoadModelOptions extends DeviceChoice {
  * Rebuilds a model from a file that {@link Model.save} or a {@link Trainer} wrote, or from the weights of
  * another program: `torch.save`, safetensors ({@link openWeights} says what is read).
  *
- * A file without a description of its model is recognised by the names and shapes of its tensors, and
+ * `source` is a path, or where there is no such file the name of published weights ({@link
+ * publishedFiles}), which are fetched once. A file without a description of its model is recognised by the names and shapes of its tensors, and
  * by its own name where several models have the same; 527 classes are AudioSet's.
  *
  * @throws PannsError `ERR_PANNS_CHECKPOINT` for a damaged or hostile file, or one that fits no model;
- *   `ERR_PANNS_UNSUPPORTED`, `ERR_PANNS_IO`; and as {@link createModel}
+ *   `ERR_PANNS_UNSUPPORTED`, `ERR_PANNS_IO`; and as {@link createModel} and {@link downloadWeights}
  */
-export async function loadModel(path: string, options: LoadModelOptions = {}): Promise<Model> {
+export async function loadModel(source: string, options: LoadModelOptions = {}): Promise<Model> {
   checkOptions(options, [...deviceOptionNames, 'model'], 'loadModel');
-  await using opened = await openWeights(path);
+  await using opened = await openWeights(await pathOf(source));
   const { model, ...device } = options;
   const { description, file } = await storedModel(opened, model);
   return await fillModel(description, file, device);
+}
+
+async function pathOf(source: string): Promise<string> {
+  const published = publishedFiles.some(({ name }) => name === source);
+  if (!published || (await stat(source).catch(() => undefined)) !== undefined) return source;
+  return downloadWeights(source);
 }
 
 /** @internal The model in an open file that describes it. */
