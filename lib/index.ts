@@ -69,6 +69,7 @@ export {
   type DetectStreamOptions,
   EventDetector,
 } from './inference/detector.js';
+export type { DeviceChoice } from './inference/device.js';
 export {
   type DownloadOptions,
   type DownloadProgress,
@@ -92,13 +93,12 @@ export type { FrameScores } from './inference/frame_scores.js';
 export {
   type CreateModelOptions,
   createModel,
-  type DeviceChoice,
   type InferOptions,
   Model,
-  type Output,
 } from './inference/model.js';
 export { type LoadModelOptions, loadModel } from './inference/model_file.js';
 export { type ExportOptions, exportOnnx } from './inference/onnx.js';
+export type { Output } from './inference/outputs.js';
 export type { AudioSource, SourceOptions } from './inference/source.js';
 export type { StateDict, StateReport } from './inference/state.js';
 export {

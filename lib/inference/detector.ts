@@ -1,5 +1,5 @@
 import { checkOptions, PannsError } from '../errors.js';
-import { modelNames } from '../models/index.js';
+import type { DeviceChoice } from './device.js';
 import {
   createEventFinder,
   type DetectedEvent,
@@ -13,7 +13,7 @@ import {
   planFrames,
   scoreFrames,
 } from './frame_scores.js';
-import { createModel, type DeviceChoice, Model } from './model.js';
+import { Model } from './model.js';
 import { loadModel } from './model_file.js';
 import { type AudioSource, openSource, openStream, type SourceOptions } from './source.js';
 
@@ -105,15 +105,12 @@ export class EventDetector {
    * `Cnn14_DecisionLevelMax`.
    *
    * @throws PannsError `ERR_PANNS_OPTION`, also for a model of clips without windowSeconds and
-   *   hopSeconds, and as {@link loadModel} and {@link createModel}
+   *   hopSeconds, and as {@link loadModel}
    */
   static async load(model: string | Model, options: DetectorOptions = {}): Promise<EventDetector> {
     const { device, threads, gpu, precision, ...rest } = options;
     if (model instanceof Model) return new EventDetector(model, rest);
-    const place = { device, threads, gpu, precision };
-    const loaded = modelNames.includes(model)
-      ? await createModel(model, { ...place, pretrained: true })
-      : await loadModel(model, place);
+    const loaded = await loadModel(model, { device, threads, gpu, precision });
     try {
       return new EventDetector(loaded, rest, true);
     } catch (error) {

@@ -1,5 +1,4 @@
 import type { NativeAddon, NativeModel, NativeParameter } from '../addon.js';
-import { cudaStatus, warnOfCpu, whyNoCuda } from '../cuda.js';
 import { checkOptions, nearest, PannsError } from '../errors.js';
 import type { SafetensorsTensor } from '../io/safetensors.js';
 import type { WritableTensor } from '../io/safetensors_writer.js';
@@ -11,7 +10,9 @@ import type { OutputShape, StateEntry } from '../models/tensor.js';
 import { callNative } from '../native/call.js';
 import { loadNative } from '../native.js';
 import { modelMetadata } from './description.js';
+import { type DeviceChoice, deviceOptionNames, resolveDevice } from './device.js';
 import { applyState, checkState, derivedTensors } from './load.js';
+import { checkOutput, collect, type Output } from './outputs.js';
 import { loadStart, planStart } from './pretrained.js';
 import { arrangeRows, checkFinite, padded, type RowGroup } from './rows.js';
 import {
@@ -23,26 +24,6 @@ import {
   unusedValue,
   writable,
 } from './state.js';
-
-/** Where a model computes. */
-export interface DeviceChoice {
-  /** Default `'cpu'`; `'auto'` is a GPU where {@link cudaStatus} finds one to use, else the CPU. */
-  device?: 'cpu' | 'cuda' | 'auto' | undefined;
-  /** Threads that compute; 0, the default, means one a core. */
-  threads?: number | undefined;
-  /** Which GPU, in the driver's order (`cudaStatus().devices`); default 0. */
-  gpu?: number | undefined;
-  /**
-   * How feature maps are stored and multiplied on a GPU: `'fp32'` (the default) rounds nothing,
-   * `'tf32'` rounds what tensor cores multiply, `'bf16'` and `'fp16'` take half the memory. Weights,
-   * statistics, log-mel and loss are float32 in all of them, and the CPU computes in float32.
-   */
-  precision?: 'fp32' | 'tf32' | 'bf16' | 'fp16' | undefined;
-}
-
-/** What devices can be told; one list for the options of all that place a model. */
-export const deviceOptionNames = ['device', 'threads', 'gpu', 'precision'] as const;
-const PRECISIONS: readonly string[] = ['fp32', 'tf32', 'bf16', 'fp16'];
 
 /** Options of {@link createModel}. */
 export interface CreateModelOptions extends ModelOptions, DeviceChoice {
@@ -68,14 +49,6 @@ export interface InferOptions<Name extends string> {
    */
   outputs?: readonly Name[] | undefined;
   signal?: AbortSignal | undefined;
-}
-
-/** A result (N, columns), or (N, frames, columns) of `framewise_output`, row-major. */
-export interface Output {
-  readonly data: Float32Array;
-  readonly shape: readonly number[];
-  /** Of `framewise_output`: how many frames each row has; zeros follow where clips are shorter. */
-  readonly frames?: readonly number[];
 }
 
 /** What the rest of the package sees of a model. */
@@ -417,77 +390,15 @@ async function initialised(
 /** @internal A model whose weights are still to be set. */
 export async function placeModel(
   description: ModelDescription,
-  { device = 'cpu', threads = 0, gpu = 0, precision = 'fp32' }: DeviceChoice,
+  choice: DeviceChoice,
 ): Promise<Model> {
-  const where = 'createModel';
-  if (device !== 'cpu' && device !== 'cuda' && device !== 'auto') {
-    const what = `expected device to be "cpu", "cuda" or "auto", got "${device}"`;
-    throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: device });
-  }
-  if (!Number.isSafeInteger(threads) || threads < 0 || threads > 1024) {
-    const what = `expected threads to be 0 (one a core) to 1024, got ${threads}`;
-    throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: threads });
-  }
-  if (!Number.isSafeInteger(gpu) || gpu < 0 || gpu > 1024) {
-    const what = `expected gpu to be a device's number (0 and up), got ${gpu}`;
-    throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: gpu });
-  }
-  if (!PRECISIONS.includes(precision)) {
-    const what = `expected precision to be one of ${PRECISIONS.join(', ')}, got "${precision}"`;
-    throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: precision });
-  }
-  const place = await chooseDevice(device, where);
+  const device = await resolveDevice(choice, 'createModel');
   const addon = loadNative();
   const { spec, minimumSamples } = description;
   const native = await callNative(description.name, () =>
-    addon.createModel(spec, { device: place, threads, index: gpu, precision }, minimumSamples),
+    addon.createModel(spec, device, minimumSamples),
   );
   return new Model({ addon, native, description, counters: new Map(), unused: new Map() });
-}
-
-/** `'auto'` asks only: the CPU is no error then, and is said once. */
-async function chooseDevice(
-  device: 'cpu' | 'cuda' | 'auto',
-  where: string,
-): Promise<'cpu' | 'cuda'> {
-  if (device === 'cpu') return device;
-  const status = await cudaStatus();
-  if (status.available) return 'cuda';
-  if (device === 'auto') {
-    warnOfCpu(status);
-    return 'cpu';
-  }
-  const what = `${whyNoCuda(status)}; or use device "cpu" or "auto"`;
-  throw new PannsError('ERR_PANNS_CUDA_UNAVAILABLE', what, { where });
-}
-
-/** Gathers rows of an output as they come; `most` is the largest number of frames, if there are any. */
-function collect(rows: number, columns: number, most: number | undefined) {
-  const data = new Float32Array(rows * (most ?? 1) * columns);
-  const counts = new Array<number>(rows).fill(0);
-  const output: Output =
-    most === undefined
-      ? { data, shape: [rows, columns] }
-      : { data, shape: [rows, most, columns], frames: counts };
-  const put = (values: Float32Array, to: readonly number[], frames = 1): void => {
-    const size = frames * columns;
-    for (const [i, row] of to.entries()) {
-      data.set(values.subarray(i * size, (i + 1) * size), row * (most ?? 1) * columns);
-      counts[row] = frames;
-    }
-  };
-  return { output, put };
-}
-
-function checkOutput(output: string, known: readonly string[]): void {
-  if (known.includes(output)) return;
-  const guess = nearest(output, known);
-  const what = `there is no output "${output}"; did you mean "${guess}"? (${known.join(', ')})`;
-  throw new PannsError('ERR_PANNS_OPTION', what, {
-    where: 'infer',
-    expected: known,
-    actual: output,
-  });
 }
 
 function product(shape: readonly number[]): number {

@@ -4,15 +4,10 @@ import { openWeights, type WeightsFile } from '../io/weights.js';
 import { publishedFiles } from '../models/pretrained.js';
 import type { ModelDescription, ModelRow } from '../models/row.js';
 import { OPTIMIZER_PREFIX, readDescription } from './description.js';
+import { type DeviceChoice, deviceOptionNames } from './device.js';
 import { downloadWeights } from './download.js';
 import { applyState, checkTables } from './load.js';
-import {
-  type DeviceChoice,
-  deviceOptionNames,
-  type Model,
-  modelInternals,
-  placeModel,
-} from './model.js';
+import { type Model, modelInternals, placeModel } from './model.js';
 import { matchState } from './state.js';
 import { storedModel } from './stored.js';
 

@@ -1,5 +1,6 @@
 import { checkOptions, PannsError } from '../errors.js';
-import { type DeviceChoice, Model } from './model.js';
+import type { DeviceChoice } from './device.js';
+import { Model } from './model.js';
 import { loadModel } from './model_file.js';
 import { openSource } from './source.js';
 import { cutWindows } from './windows.js';
