@@ -1,9 +1,10 @@
 import { stat } from 'node:fs/promises';
-import { fromCsv } from '../data/csv.js';
+import { type CsvOptions, fromCsv } from '../data/csv.js';
 import type { Clip, Dataset } from '../data/dataset.js';
 import { dataError } from '../data/dataset.js';
 import { fromFolder } from '../data/folder.js';
 import { splitStratified } from '../data/split.js';
+import { PannsError } from '../errors.js';
 import { ioError } from '../io/failure.js';
 
 /** Which clips train and which validate; without folds, a share of each class validates. */
@@ -16,8 +17,40 @@ export interface SplitChoice {
   readonly seed: number;
 }
 
+/** How a command line says what the columns of a CSV file are. */
+export const columnOptions = {
+  'file-column': { type: 'string', value: 'name', help: 'of a CSV file; usual names are known' },
+  'label-column': { type: 'string', value: 'name', help: 'likewise' },
+  'fold-column': { type: 'string', value: 'name', help: 'likewise' },
+  'label-separator': { type: 'string', value: ';', help: 'between the labels of a cell' },
+} as const;
+
+/** What a CSV file is read with, as a run folder stores it. */
+export type Columns = Pick<
+  CsvOptions,
+  'fileColumn' | 'labelColumn' | 'foldColumn' | 'labelSeparator'
+>;
+
+/** The values of {@link columnOptions}. */
+export function chosenColumns(
+  values: {
+    readonly [name in keyof typeof columnOptions]: string | undefined;
+  },
+): Columns {
+  return {
+    fileColumn: values['file-column'],
+    labelColumn: values['label-column'],
+    foldColumn: values['fold-column'],
+    labelSeparator: values['label-separator'],
+  };
+}
+
 /** Reads a folder with one folder a class, or a CSV file; `classes` fixes their order. */
-export async function openDataset(path: string, classes?: readonly string[]): Promise<Dataset> {
+export async function openDataset(
+  path: string,
+  columns: Columns = {},
+  classes?: readonly string[],
+): Promise<Dataset> {
   const options = classes === undefined ? {} : { classes };
   let isFolder: boolean;
   try {
@@ -25,7 +58,12 @@ export async function openDataset(path: string, classes?: readonly string[]): Pr
   } catch (error) {
     throw ioError(error, 'read the data', path);
   }
-  return isFolder ? fromFolder(path, options) : fromCsv(path, options);
+  if (!isFolder) return fromCsv(path, { ...columns, ...options });
+  const told = Object.values(columns).some((column) => column !== undefined);
+  if (!told) return fromFolder(path, options);
+  throw new PannsError('ERR_PANNS_OPTION', 'columns are those of a CSV file, this is a folder', {
+    where: path,
+  });
 }
 
 /** The clips of the given folds. @throws PannsError `ERR_PANNS_DATA` for a fold that does not exist */

@@ -2,7 +2,7 @@ import { loadModel } from '../inference/model_file.js';
 import { writeFileAtomic } from '../io/atomic.js';
 import { evaluate, longestClipSeconds } from '../train/evaluate.js';
 import type { CommandSpec } from './args.js';
-import { openDataset, selectFolds } from './data.js';
+import { chosenColumns, columnOptions, openDataset, selectFolds } from './data.js';
 import { detectorOptions } from './detect.js';
 import { evalEvents } from './eval_events.js';
 import { createProgress } from './progress.js';
@@ -33,6 +33,7 @@ const command = {
       value: 'csv',
       help: 'measure detection: a row an event with filename, onset, offset, event_label',
     },
+    ...columnOptions,
     folds: { type: 'list', value: '5', help: 'only these folds' },
     seconds: {
       type: 'number',
@@ -60,7 +61,8 @@ export const evaluateVerb = defineVerb(command, async (values, _, context) => {
   if (data === undefined) throw new UsageError(command, 'set --data, or --events');
   using model = await loadModel(values.model, { threads });
   const { classes } = model;
-  const whole = await openDataset(data, typeof classes === 'number' ? undefined : classes);
+  const names = typeof classes === 'number' ? undefined : classes;
+  const whole = await openDataset(data, chosenColumns(values), names);
   const dataset = folds === undefined ? whole : selectFolds(whole, folds);
   const clipSeconds = values.seconds ?? (await longestClipSeconds(dataset, MOST_SECONDS));
   const total = dataset.clips.length;

@@ -5,7 +5,7 @@ import type { Model } from '../inference/model.js';
 import { writeFileAtomic } from '../io/atomic.js';
 import { ioError, systemCode } from '../io/failure.js';
 import type { Evaluation } from '../train/evaluate.js';
-import type { SplitChoice } from './data.js';
+import type { Columns, SplitChoice } from './data.js';
 import { plotSvg } from './plot.js';
 
 /** What `config.json` keeps: all that resuming needs beside the checkpoint, and what was used. */
@@ -16,6 +16,7 @@ export interface RunConfig {
   readonly platform: string;
   /** The absolute path of the data. */
   readonly data: string;
+  readonly columns?: Columns;
   readonly split: SplitChoice;
   readonly classes: readonly string[];
   readonly model: { readonly name: string; readonly options: object };

@@ -1,6 +1,7 @@
 import { modelNames } from '../models/index.js';
 import { HEADS } from '../models/options.js';
 import type { Values } from './args.js';
+import { columnOptions } from './data.js';
 
 /** Clips are used up to this length unless --seconds says more: that of the published models. */
 export const MOST_SECONDS = 10;
@@ -25,6 +26,7 @@ export const command = {
       value: 'path',
       help: 'a folder with one folder a class, or a CSV file',
     },
+    ...columnOptions,
     out: {
       type: 'string',
       value: 'folder',

@@ -8,7 +8,7 @@ import { writeFileAtomic } from '../io/atomic.js';
 import { ioError, systemCode } from '../io/failure.js';
 import { crossValidate, type Spread, spreadOf } from '../train/cross_validate.js';
 import { rememberClips } from '../train/evaluate.js';
-import { divide, openDataset } from './data.js';
+import { chosenColumns, divide, openDataset } from './data.js';
 import { formatNumber, formatTable } from './format.js';
 import { plotSvg } from './plot.js';
 import { createProgress } from './progress.js';
@@ -44,7 +44,7 @@ export async function trainFolds(
     const what = 'this folder holds a training already: resume it with --resume, or choose another';
     throw new PannsError('ERR_PANNS_OPTION', what, { where: values.out });
   }
-  const dataset = await openDataset(values.data ?? '');
+  const dataset = await openDataset(values.data ?? '', chosenColumns(values));
   const all = wanted.length === 1 && wanted[0] === 'all';
   const folds = kFold(dataset, all ? {} : { folds: wanted }).map(({ name }) => name);
   try {
@@ -135,7 +135,7 @@ export async function trainFewShots(
   const { out, json, seed: firstSeed = 0, seeds = DEFAULT_SEEDS } = values;
   const { signal, print, messages } = context;
   const counts = shots.map((text) => wholeNumber('shots', text)).sort((a, b) => a - b);
-  const dataset = await openDataset(values.data ?? '');
+  const dataset = await openDataset(values.data ?? '', chosenColumns(values));
   const { training, validation } = divide(dataset, {
     trainFolds: values['train-folds'],
     valFolds: values['val-folds'],

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { AbortError } from '../errors.js';
 import { Trainer, type TrainingStep } from '../train/trainer.js';
-import { divide, openDataset } from './data.js';
+import { chosenColumns, divide, openDataset } from './data.js';
 import { formatNumber } from './format.js';
 import { createProgress } from './progress.js';
 import { scoreLine } from './results.js';
@@ -117,7 +117,8 @@ export async function beginRun(
     valFraction: values['val-fraction'] ?? DEFAULTS['val-fraction'],
     seed,
   };
-  const dataset = await openDataset(data);
+  const columns = chosenColumns(values);
+  const dataset = await openDataset(data, columns);
   const { training, validation } = divide(dataset, split);
   const { name, options, make } = await planModel(values, dataset);
   const recipe = await planRecipe(values, dataset);
@@ -136,7 +137,7 @@ export async function beginRun(
       version: 1,
       ...{ panns: packageVersion(), node: process.versions.node },
       platform: `${process.platform}-${process.arch}`,
-      ...{ data, split, classes: dataset.classes, checkpointEpochs },
+      ...{ data, columns, split, classes: dataset.classes, checkpointEpochs },
       model: { name, options },
       recipe: trainer.recipe,
     };
@@ -154,7 +155,7 @@ export async function resumeRun(
   { signal, distributed }: TrainContext,
 ): Promise<Run> {
   const config = await readRunConfig(out);
-  const dataset = await openDataset(config.data, config.classes);
+  const dataset = await openDataset(config.data, config.columns, config.classes);
   const { training, validation } = divide(dataset, config.split);
   const { batchSize } = config.recipe as { batchSize: number };
   const trainer = await Trainer.resume(`${out}/checkpoints`, {

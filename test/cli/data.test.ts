@@ -1,0 +1,38 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'tap';
+import { chosenColumns, divide, openDataset } from '../../lib/cli/data.js';
+
+test('the columns of a CSV file can be told on the command line', async (t) => {
+  const folder = t.testdir({ 'a.wav': '', 'b.wav': '', 'c.wav': '' });
+  const csv = join(folder, 'takes.csv');
+  await writeFile(csv, 'clip,digit,take\na.wav,7|8,1\nb.wav,8,2\nc.wav,7,2\n');
+  const columns = chosenColumns({
+    'file-column': 'clip',
+    'label-column': 'digit',
+    'fold-column': 'take',
+    'label-separator': '|',
+  });
+  const dataset = await openDataset(csv, columns);
+  t.same(dataset.classes, ['7', '8']);
+  t.same(
+    dataset.clips.map(({ labels, fold }) => ({ labels, fold })),
+    [
+      { labels: [0, 1], fold: '1' },
+      { labels: [1], fold: '2' },
+      { labels: [0], fold: '2' },
+    ],
+  );
+  const choice = { trainFolds: undefined, valFolds: ['2'], valFraction: 0, seed: 0 };
+  const { training, validation } = divide(dataset, choice);
+  t.equal(training.clips.length, 1);
+  t.equal(validation?.clips.length, 2);
+  await t.rejects(openDataset(csv), { code: 'ERR_PANNS_DATA', message: /fileColumn/ });
+});
+
+test('a folder has no columns', async (t) => {
+  const folder = t.testdir();
+  await mkdir(join(folder, 'dog'));
+  const told = openDataset(folder, { labelColumn: 'digit' });
+  await t.rejects(told, { code: 'ERR_PANNS_OPTION', message: /columns/ });
+});
