@@ -249,7 +249,15 @@ t.test('one model in full', async (t) => {
   t.equal(sum('parameters') + 2 * 527, att.parameters);
   const [lee] = objects((await models('LeeNet11', '--json')).out);
   t.same(Object.keys(lee.options), [
-    ...['classes', 'sampleRate', 'mixup', 'head', 'embeddingSize', 'activation'],
+    ...[
+      'classes',
+      'sampleRate',
+      'mixup',
+      'head',
+      'embeddingSize',
+      'classifierLayers',
+      'activation',
+    ],
   ]);
 });
 

@@ -160,7 +160,7 @@ const own = join(root, '.venv/bin/python');
 const python = process.env.PANNS_PYTHON ?? (existsSync(own) ? own : undefined);
 
 t.test(
-  'sed_eval, psds_eval and SciPy agree',
+  'sed_eval, psds_eval and NumPy agree',
   {
     skip: python === undefined ? 'no Python: set PANNS_PYTHON or make .venv' : false,
     timeout: 300_000,
