@@ -89,6 +89,18 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw new AbortError(undefined, { cause: signal.reason });
 }
 
+/** How the options of one place are checked: throws ERR_PANNS_OPTION unless `valid`. */
+export type OptionCheck = (name: string, actual: unknown, valid: boolean, expected: string) => void;
+
+/** A check that names `where` in its errors, with what was expected and what came. */
+export function optionCheck(where: string): OptionCheck {
+  return (name, actual, valid, expected) => {
+    if (valid) return;
+    const what = `expected ${name} to be ${expected}, got ${actual}`;
+    throw new PannsError('ERR_PANNS_OPTION', what, { where, expected, actual });
+  };
+}
+
 /**
  * Throws ERR_PANNS_OPTION when `options` is neither undefined nor a plain options object, or has
  * a name outside `allowed`; the message says which known name is nearest.

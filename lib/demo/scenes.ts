@@ -1,8 +1,10 @@
 import { fromDecibels } from '../data/exact_math.js';
 import { createRandom, permutation, type Random } from '../data/random.js';
-import { checkOptions, nearest, PannsError } from '../errors.js';
+import { checkOptions, nearest, optionCheck } from '../errors.js';
 import { SOUNDS } from './sounds.js';
 import { lowPass, noise, peakOf, rmsOf } from './synth.js';
+
+const check = optionCheck('generateScenes');
 
 /** The names of all demo classes, sorted. */
 export const SCENE_CLASSES: readonly string[] = [...SOUNDS.keys()];
@@ -118,13 +120,4 @@ function checkClasses(classes: readonly string[]): void {
   if (unknown === undefined) return;
   const guess = nearest(unknown, SCENE_CLASSES);
   check('classes', unknown, false, `some of ${SCENE_CLASSES.join(', ')}; did you mean "${guess}"?`);
-}
-
-function check(name: string, value: unknown, valid: boolean, expected: string): void {
-  if (valid) return;
-  throw new PannsError('ERR_PANNS_OPTION', `${name} is ${value}; expected ${expected}`, {
-    where: 'generateScenes',
-    expected,
-    actual: value,
-  });
 }

@@ -1,7 +1,7 @@
 import { checkOptions, PannsError } from '../errors.js';
 import type { Model } from './model.js';
 import { type AudioSource, openSource } from './source.js';
-import { cutWindows } from './windows.js';
+import { cutWindows, NEGLIGIBLE_SECONDS, WINDOWS_AT_ONCE } from './windows.js';
 
 /** Options of {@link embed}. */
 export interface EmbedOptions {
@@ -22,12 +22,6 @@ export interface Embeddings {
   /** Where each window begins and ends, in seconds. */
   readonly windows: readonly { readonly start: number; readonly end: number }[];
 }
-
-/** Windows that go through the core at once. */
-const WINDOWS_AT_ONCE = 4;
-
-/** A rest shorter than this, in seconds, gets no window of its own: it is mostly a codec's padding. */
-const NEGLIGIBLE_SECONDS = 0.1;
 
 /**
  * What a model's layer before the classifier says of each window of a recording: (windows, E).

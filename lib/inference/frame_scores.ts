@@ -1,6 +1,6 @@
 import { PannsError } from '../errors.js';
 import { type Model, modelInternals } from './model.js';
-import { cutWindows, type ReadSamples, ROUNDING } from './windows.js';
+import { cutWindows, type ReadSamples, ROUNDING, WINDOWS_AT_ONCE } from './windows.js';
 
 /** Scores of consecutive frames; frame k lasts from k * hop to (k + 1) * hop. */
 export interface FrameScores {
@@ -33,9 +33,6 @@ export interface PlanOptions {
   overlapSeconds?: number | undefined;
   hopSeconds?: number | undefined;
 }
-
-/** Windows that go through the model together. */
-const WINDOWS_AT_ONCE = 4;
 
 /** Frames need not be shorter, in seconds: networks of the waveform would have one a sample. */
 const SHORTEST_FRAME = 0.01;

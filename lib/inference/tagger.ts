@@ -1,9 +1,11 @@
-import { checkOptions, PannsError } from '../errors.js';
+import { checkOptions, optionCheck, PannsError } from '../errors.js';
 import type { DeviceChoice } from './device.js';
 import { Model } from './model.js';
 import { loadModel } from './model_file.js';
 import { openSource } from './source.js';
-import { cutWindows } from './windows.js';
+import { cutWindows, NEGLIGIBLE_SECONDS, WINDOWS_AT_ONCE } from './windows.js';
+
+const check = optionCheck('AudioTagger');
 
 /** Options of {@link AudioTagger.load}. */
 export interface TaggerOptions extends DeviceChoice {
@@ -55,12 +57,6 @@ export interface Tags {
   /** How long the audio is. */
   readonly seconds: number;
 }
-
-/** Windows that go through the model together: enough to use its weights well, small in memory. */
-const WINDOWS_AT_ONCE = 4;
-
-/** A rest shorter than this, in seconds, gets no window of its own: it is mostly a codec's padding. */
-const NEGLIGIBLE_SECONDS = 0.1;
 
 const DEFAULT_TOP = 10;
 
@@ -209,13 +205,4 @@ function rowOf(data: Float32Array, row: number, columns: number): Float32Array {
 
 function checkTop(topK: number): void {
   check('topK', topK, Number.isSafeInteger(topK) && topK >= 1, 'a whole number >= 1');
-}
-
-function check(name: string, actual: unknown, valid: boolean, expected: string): void {
-  if (valid) return;
-  throw new PannsError('ERR_PANNS_OPTION', `expected ${name} to be ${expected}, got ${actual}`, {
-    where: 'AudioTagger',
-    expected,
-    actual,
-  });
 }

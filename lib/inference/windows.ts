@@ -9,6 +9,12 @@ export interface WindowBatch {
   readonly starts: readonly number[];
 }
 
+/** Windows that go through a model together: enough to use its weights well, small in memory. */
+export const WINDOWS_AT_ONCE = 4;
+
+/** A rest shorter than this, in seconds, gets no window of its own: it is mostly a codec's padding. */
+export const NEGLIGIBLE_SECONDS = 0.1;
+
 /** What decoders round at the end of a range, in samples: less is missing, not the end. */
 export const ROUNDING = 2;
 

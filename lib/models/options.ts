@@ -1,7 +1,9 @@
 import type { LogmelOptions } from '../addon.js';
-import { checkOptions, PannsError } from '../errors.js';
+import { checkOptions, optionCheck } from '../errors.js';
 import type { ModelRow } from './row.js';
 import type { SpecAugmentOptions } from './tensor.js';
+
+const check = optionCheck('model');
 
 /** What turns logits into `clipwise_output`: scores of each class, of one of them, or nothing. */
 export type Activation = 'sigmoid' | 'softmax' | 'logits';
@@ -203,13 +205,4 @@ function resolveSpecAugment(
 
 function isWhole(value: unknown, least: number): boolean {
   return Number.isSafeInteger(value) && (value as number) >= least;
-}
-
-function check(name: string, actual: unknown, valid: boolean, expected: string): void {
-  if (valid) return;
-  throw new PannsError('ERR_PANNS_OPTION', `expected ${name} to be ${expected}, got ${actual}`, {
-    where: 'model',
-    expected,
-    actual,
-  });
 }

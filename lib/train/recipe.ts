@@ -1,8 +1,10 @@
 import type { OptimizerOptions as NativeOptimizer } from '../addon.js';
-import { checkOptions, PannsError } from '../errors.js';
+import { checkOptions, optionCheck } from '../errors.js';
 import type { Activation } from '../models/options.js';
 import { checkPrefixes, type Freeze } from './freeze.js';
 import { createSchedule, type Schedule } from './schedule.js';
+
+const check = optionCheck('Trainer');
 
 /** Adam as torch.optim has it; with `decoupled`, AdamW. */
 export interface AdamOptions {
@@ -256,13 +258,4 @@ function isWhole(value: unknown, least: number): boolean {
 
 function isAtLeast(value: unknown, least: number): boolean {
   return typeof value === 'number' && value >= least && Number.isFinite(value);
-}
-
-function check(name: string, actual: unknown, valid: boolean, expected: string): void {
-  if (valid) return;
-  throw new PannsError('ERR_PANNS_OPTION', `expected ${name} to be ${expected}, got ${actual}`, {
-    where: 'Trainer',
-    expected,
-    actual,
-  });
 }

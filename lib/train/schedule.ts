@@ -1,4 +1,6 @@
-import { checkOptions, nearest, PannsError } from '../errors.js';
+import { checkOptions, nearest, optionCheck } from '../errors.js';
+
+const check = optionCheck('schedule');
 
 /** The learning rate of a step; steps count from 0. */
 export type Schedule = (step: number) => number;
@@ -34,11 +36,8 @@ export function createSchedule(options: ScheduleOptions): Schedule {
   const { kind, rate, warmup = 0 } = options;
   if (!Object.hasOwn(OPTION_NAMES, kind)) {
     const kinds = Object.keys(OPTION_NAMES);
-    throw optionError(
-      'kind',
-      kind,
-      `one of ${kinds.join(', ')}, perhaps ${nearest(String(kind), kinds)}`,
-    );
+    const guess = nearest(String(kind), kinds);
+    check('kind', kind, false, `one of ${kinds.join(', ')}, perhaps ${guess}`);
   }
   checkOptions(options, OPTION_NAMES[kind], 'schedule');
   check('rate', rate, rate >= 0 && Number.isFinite(rate), 'a finite number >= 0');
@@ -73,16 +72,4 @@ function decay(options: ScheduleOptions, warmup: number): Schedule {
 
 function isCount(value: number, least: number): boolean {
   return Number.isSafeInteger(value) && value >= least;
-}
-
-function check(name: string, value: unknown, valid: boolean, expected: string): void {
-  if (!valid) throw optionError(name, value, expected);
-}
-
-function optionError(name: string, actual: unknown, expected: string): PannsError {
-  return new PannsError('ERR_PANNS_OPTION', `${name} is ${actual}; expected ${expected}`, {
-    where: 'schedule',
-    expected,
-    actual,
-  });
 }

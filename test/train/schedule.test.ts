@@ -35,16 +35,16 @@ t.test('step: falls by the factor after each interval', async (t) => {
 
 t.test('options are checked', async (t) => {
   const faults: [unknown, RegExp][] = [
-    [{ kind: 'constant', rate: -1 }, /rate is -1/],
-    [{ kind: 'constant', rate: NaN }, /rate is NaN/],
-    [{ kind: 'constant' }, /rate is undefined/],
-    [{ kind: 'constant', rate: 1, warmup: 1.5 }, /warmup is 1.5/],
+    [{ kind: 'constant', rate: -1 }, /expected rate to be .*, got -1/],
+    [{ kind: 'constant', rate: NaN }, /expected rate to be .*, got NaN/],
+    [{ kind: 'constant' }, /expected rate to be .*, got undefined/],
+    [{ kind: 'constant', rate: 1, warmup: 1.5 }, /expected warmup to be .*, got 1.5/],
     [{ kind: 'cosine', rate: 1, steps: 10, warmup: 10 }, /whole number > warmup \(10\)/],
-    [{ kind: 'cosine', rate: 1, steps: 10, floor: 2 }, /floor is 2/],
-    [{ kind: 'step', rate: 1, every: 0 }, /every is 0/],
-    [{ kind: 'step', rate: 1, every: 1, factor: 0 }, /factor is 0/],
+    [{ kind: 'cosine', rate: 1, steps: 10, floor: 2 }, /expected floor to be .*, got 2/],
+    [{ kind: 'step', rate: 1, every: 0 }, /expected every to be .*, got 0/],
+    [{ kind: 'step', rate: 1, every: 1, factor: 0 }, /expected factor to be .*, got 0/],
     [{ kind: 'constant', rate: 1, steps: 5 }, /unknown option "steps"/],
-    [{ kind: 'cosin', rate: 1 }, /kind is cosin.*perhaps cosine/],
+    [{ kind: 'cosin', rate: 1 }, /expected kind to be one of .*perhaps cosine, got cosin/],
   ];
   for (const [options, message] of faults) {
     const make = () => createSchedule(options as ScheduleOptions);
