@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { type StoredModel, storedModel, storedModelIfAny } from '../inference/stored.js';
 import { openWeights, type WeightsFile } from '../io/weights.js';
+import { modelRows } from '../models/index.js';
 import { formatBytes, formatTable, printable } from './format.js';
 import { defineVerb, EXIT } from './verb.js';
 
@@ -86,8 +87,17 @@ function modelLine({ description, source, alternatives }: StoredModel): string {
   return `${name}, by its tensors and the file's name; the same tensors: ${alternatives.join(', ')}`;
 }
 
-function optionsLine({ description: { config, labels } }: StoredModel): string {
-  const { classes, sampleRate, melBins, embeddingSize, head, activation } = config;
-  const named = labels === undefined ? 'no names' : `"${labels[0]}" ...`;
-  return `${classes} classes (${named}), ${sampleRate} Hz, ${melBins} mel bins, embedding ${embeddingSize}, head ${head}, ${activation}`;
+function optionsLine({ description }: StoredModel): string {
+  const { name, config, labels, embeddingSize } = description;
+  const { classes, sampleRate, melBins, head, activation } = config;
+  const { without = [] } = modelRows.find((row) => row.name === name) ?? {};
+  const parts = [
+    `${classes} classes (${labels === undefined ? 'no names' : `"${labels[0]}" ...`})`,
+    `${sampleRate} Hz`,
+    ...(without.includes('melBins') ? [] : [`${melBins} mel bins`]),
+    ...(embeddingSize === 0 ? [] : [`embedding ${embeddingSize}`]),
+    `head ${head}`,
+    activation,
+  ];
+  return parts.join(', ');
 }

@@ -34,6 +34,8 @@ t.test('weights are converted there and back, and described', async (t) => {
 
   const page = await run('describe', pth);
   t.match(page.out.join('\n'), /PyTorch, ZIP archive[\s\S]*LeeNet11, as the file says[\s\S]*"dog"/);
+  // What a network without a spectrogram has no use for is not told.
+  t.match(page.out.join('\n'), /2 classes \("dog" \.\.\.\), 32000 Hz, embedding 512, head clip/);
   await writePth(bare, await model.stateDict(), { stateKey: '' });
   const facts = JSON.parse((await run('describe', bare, '--json')).out[0] ?? '');
   t.match(facts, { format: 'pth', model: 'LeeNet11', recognisedBy: 'tensors', stateKey: '' });
