@@ -110,6 +110,7 @@ export {
   type Tags,
 } from './inference/tagger.js';
 export { writeNpy } from './io/npy.js';
+export type { OnnxInput } from './io/onnx/model.js';
 export { type PthOptions, writePth } from './io/pth/writer.js';
 export {
   readSafetensors,
