@@ -38,9 +38,13 @@ interface Run {
 }
 
 function start(example: string, args: readonly string[]): Run {
-  const env = { ...process.env, PANNS_CACHE: place('cache'), PANNS_MIRROR: published.path };
+  // Without the test runner's own options: they would double the time to start.
+  const own = { NODE_OPTIONS: '', PANNS_CACHE: place('cache'), PANNS_MIRROR: published.path };
+  const env = { ...process.env, ...own };
   const file = join(root, 'examples', `${example}.mjs`);
   const child = spawn(process.execPath, [file, ...args], { cwd: folder, env });
+  // Who has ended reads no more.
+  child.stdin.on('error', () => undefined);
   let out = '';
   child.stdout.setEncoding('utf8').on('data', (piece: string) => {
     out += piece;
@@ -96,6 +100,7 @@ test('sounds and a model for the examples', async () => {
   await writeFile(recording, encodeWav16(scene?.samples ?? new Float32Array(1), sampleRate));
   await writeFile(notAudio, 'these are words\n'.repeat(100));
   await mkdir(place('nothing'));
+  // Random weights of Cnn6 tell sounds apart a little; those of mn04 give every sound the same scores.
   using random = await createModel('Cnn6', { classes: ['dog', 'rain', 'wind'], seed: 3 });
   await random.save(model);
 });
@@ -141,14 +146,19 @@ test('tag.mjs fetches published weights', { skip: published.skip }, async (t) =>
 });
 
 /** The recording as raw bytes, and what the detector finds in it in the window of the example. */
-async function heard() {
+async function listenTo() {
   const { samples } = await loadAudio(recording, { sampleRate });
   using detector = await EventDetector.load(model, { windowSeconds: 1, hopSeconds: 0.25 });
   const { framewise } = await detector.detect(samples, { framewise: true });
-  // Untrained scores hardly move: between the two middle ones of all there are events and pauses.
-  const sorted = framewise?.data.slice().sort() ?? new Float32Array(0);
-  const threshold = ((sorted[sorted.length / 2 - 1] ?? 0) + (sorted[sorted.length / 2] ?? 0)) / 2;
-  const { events } = await detector.detect(samples, { threshold });
+  // Untrained scores hardly move: the widest gap among the middle ones of a class parts events from
+  // pauses, whatever rounding does.
+  const all = framewise?.data.filter((_, i) => i % detector.labels.length === 0).sort() ?? [];
+  const middle = [...all.slice(Math.floor(all.length / 4), Math.ceil((3 * all.length) / 4))];
+  const gaps = middle.slice(1).map((high, i) => ({ low: middle[i] ?? 0, high }));
+  const widest = gaps.reduce((a, b) => (b.high - b.low > a.high - a.low ? b : a));
+  const threshold = (widest.low + widest.high) / 2;
+  const { events, seconds } = await detector.detect(samples, { threshold });
+  const over = events.filter(({ offset }) => offset < seconds).length;
   const lines = events.map(({ onset, offset, label, score }) => {
     return `${onset.toFixed(2)} ${offset.toFixed(2)} ${score.toFixed(3)} ${label}`;
   });
@@ -158,12 +168,15 @@ async function heard() {
     s16le.writeInt16LE(Math.round(32768 * sample), 2 * i);
     f32le.writeFloatLE(sample, 4 * i);
   }
-  return { lines: lines.sort(), threshold: String(threshold), s16le, f32le };
+  return { lines: lines.sort(), over, threshold: String(threshold), s16le, f32le };
 }
 
+let known: ReturnType<typeof listenTo> | undefined;
+const heard = () => (known ??= listenTo());
+
 test('stream.mjs prints events of raw samples as they come', async (t) => {
-  const { lines, threshold, ...bytes } = await heard();
-  t.ok(lines.length > 1, 'there is something to hear');
+  const { lines, over, threshold, ...bytes } = await heard();
+  t.ok(over > 0, 'there is something to hear that ends');
   const options = ['--model', model, '--threshold', threshold];
   for (const format of ['s16le', 'f32le'] as const) {
     const { child, ended } = start('stream', [...options, '--format', format]);
@@ -181,7 +194,8 @@ test('stream.mjs prints events of raw samples as they come', async (t) => {
 test('stream.mjs ends at SIGINT, also while it waits for sound', async (t) => {
   const { threshold, s16le } = await heard();
   const live = start('stream', ['--model', model, '--threshold', threshold]);
-  live.child.stdin?.write(s16le);
+  // Twice, so that what is heard at the end is over once it begins anew.
+  live.child.stdin?.write(Buffer.concat([s16le, s16le]));
   await live.printed(/\d \w+\n/);
   live.child.kill('SIGINT');
   const { code, err } = await live.ended;
@@ -194,7 +208,7 @@ test('stream.mjs says what is wrong with its input', async (t) => {
 });
 
 test('train-folder.mjs stops at SIGINT and goes on to the same weights', async (t) => {
-  const whole = ['--model', 'mn04', '--seconds', '1', '--epochs', '8'];
+  const whole = ['--model', 'mn04', '--seconds', '1', '--epochs', '5'];
   t.match(
     await run('train-folder', 'sounds', 'whole', ...whole),
     /accuracy [01]\.\d{3}\nwrote whole/,
@@ -205,9 +219,9 @@ test('train-folder.mjs stops at SIGINT and goes on to the same weights', async (
   const { code, out } = await part.ended;
   t.equal(code, 130);
   t.match(out, /^stopped; --resume goes on from part\/checkpoints\/step-\d+\.safetensors$/m);
-  const before = Number(/step (\d+)\/\d+[^\n]*\nstopped/.exec(out)?.[1]);
+  const before = Number(/step-(\d+)\.safetensors$/m.exec(out)?.[1]);
   const rest = await run('train-folder', 'sounds', 'part', '--resume');
-  t.match(rest, new RegExp(`^step ${before + 1}/`), 'no step is done twice');
+  t.match(rest, new RegExp(`^step ${before + 1}/`), 'the next step comes first');
   const files = ['whole', 'part'].map((name) => readFile(place(name, 'model.safetensors')));
   const [one, other] = await Promise.all(files);
   t.ok(one?.equals(other ?? Buffer.alloc(0)), 'bit for bit');
@@ -238,7 +252,7 @@ test('fine-tune.mjs begins with a file of weights', async (t) => {
     [base, tuned].map((from) => from.getParameter('features.0.0.weight')),
   );
   t.notSame(first, then, 'the second stage trains everything');
-  await fails(t, 'fine-tune', ['sounds', 'x.pt', '--from', model], 1, /^ERR_PANNS_CHECKPOINT/);
+  await fails(t, 'fine-tune', ['sounds', 'x.pt', '--from', notAudio], 1, /^ERR_PANNS_CHECKPOINT/);
 });
 
 test('fine-tune.mjs learns from published weights', { skip: published.skip }, async (t) => {
@@ -264,36 +278,38 @@ test('embeddings.mjs finds the nearest windows', async (t) => {
   const asked = place('sounds', 'siren', '0.wav');
   const found = await run('embeddings', 'query', asked, 'store.safetensors');
   using network = await loadModel(model);
-  const cosines: string[] = [];
   const { data: own } = await embed(network, asked, { windowSeconds: 2 });
   const norm = (row: Float32Array) => Math.sqrt(row.reduce((sum, x) => sum + x * x, 0));
+  const near: { path: string; cosine: number }[] = [];
   for (const name of await readdir(place('sounds'), { recursive: true })) {
     if (!name.endsWith('.wav')) continue;
-    const { data } = await embed(network, place('sounds', name), { windowSeconds: 2 });
+    const path = place('sounds', name);
+    const { data } = await embed(network, path, { windowSeconds: 2 });
     const product = data.reduce((sum, x, i) => sum + x * (own[i] ?? 0), 0);
-    cosines.push(`${(product / (norm(own) * norm(data))).toFixed(4)} ${place('sounds', name)}`);
+    near.push({ path, cosine: product / (norm(own) * norm(data)) });
   }
-  t.equal(cosines.length, count);
-  const lines = found.trim().split('\n');
-  t.equal(lines.shift(), '0.0 to 1.0 s is like');
-  const best = cosines.sort().reverse().slice(0, 5);
-  t.equal(best[0], `1.0000 ${asked}`);
-  t.same(
-    lines,
-    best.map((line) => `  ${line} 0.0 to 1.0 s`),
-  );
+  near.sort((a, b) => b.cosine - a.cosine);
+  t.equal(near.length, count);
+  t.equal(near[0]?.path, asked);
+  const best = near.slice(0, 5).map(({ path, cosine }) => {
+    return `  ${cosine.toFixed(4)} ${path} 0.0 to 1.0 s`;
+  });
+  t.equal(found, ['0.0 to 1.0 s is like', ...best, ''].join('\n'));
   const noStore = ['query', asked, model];
   await fails(t, 'embeddings', noStore, 1, /^ERR_PANNS_DATA: .*no store of embeddings/);
   await fails(t, 'embeddings', ['index', 'absent', 'x.safetensors', model], 1, /^ENOENT: /);
 });
 
-/** A POST whose body is sent by the caller. */
+/** A POST whose body is sent by the caller; the answer may come before the body has ended. */
 function post(port: number, headers: Record<string, string> = {}) {
-  const agent = new Agent({ keepAlive: false });
+  // A connection that is to be closed is cut once the answer is sent, whatever is still on the way.
+  const agent = new Agent({ keepAlive: true });
   const sending = request({ port, agent, method: 'POST', headers });
+  sending.on('error', () => undefined);
   const answered = once(sending, 'response').then(async ([response]) => {
     const { statusCode: status, headers: own } = response as IncomingMessage;
     const answer = JSON.parse(await text(response as IncomingMessage)) as Record<string, unknown>;
+    agent.destroy();
     return { status, headers: own, answer };
   });
   return { sending, answered };
