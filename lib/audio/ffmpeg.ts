@@ -166,8 +166,11 @@ async function run(program: string, path: string, job: Job): Promise<Buffer[]> {
       signal?.removeEventListener('abort', abort);
       if (signal?.aborted) reject(new AbortError(undefined, { cause: signal.reason }));
       else if (status === 0) settle(output);
-      else
-        reject(explain(errors, status === null ? `signal ${killer}` : `status ${status}`, where));
+      else {
+        // Of bytes in memory the path is that of a passing file, which nobody knows.
+        const said = errors.replaceAll(`file:${resolve(path)}`, where);
+        reject(explain(said, status === null ? `signal ${killer}` : `status ${status}`, where));
+      }
     });
   });
 }
