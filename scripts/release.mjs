@@ -9,7 +9,7 @@
 // Provenance, a signed word on which commit and which workflow made the tarball, npm gives only to
 // builds on a public CI service: there --publish adds --provenance, elsewhere it says that there is
 // none.
-import { readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { pack } from './pack.mjs';
 import { npm, read, root, StepFailed, show } from './steps.mjs';
@@ -47,6 +47,16 @@ function checkState({ version }) {
   for (const problem of problems) console.log(`before publishing: ${problem}`);
 }
 
+/** Users have every chip: a CUDA backend that was built for one would fail on the others. */
+function checkChips() {
+  const file = join(root, 'build', 'Release', 'panns_cuda.chips');
+  const chips = existsSync(file) ? readFileSync(file, 'utf8').trim() : 'no chip';
+  if (chips === 'all') return;
+  const problem = `the CUDA backend is built for ${chips}: npm run setup:cuda builds it for all`;
+  if (publish) refuse(problem);
+  console.log(`before publishing: ${problem}`);
+}
+
 function main() {
   if (publish === dryRun) refuse('expected --dry-run or --publish');
   if (publish && (skipTests || reuse)) refuse('--publish takes no --skip-tests and no --reuse');
@@ -59,6 +69,7 @@ function main() {
   must('API reference', node, [join(root, 'node_modules/typedoc/bin/typedoc')]);
 
   console.log('\n== the tarball');
+  checkChips();
   const { tarball, report } = pack({ reuse });
   const { size } = statSync(tarball);
   if (size > mostBytes) refuse(`${tarball} has ${size} bytes, ${mostBytes} are the most`);
