@@ -76,8 +76,9 @@ export type CudaProblem =
   /** cuDNN 9: not found, or found and too old or not complete. */
   | 'cudnn-missing'
   | 'cudnn-unfit'
-  /** The NVRTC of cuDNN's major version of CUDA was not found. */
-  | 'nvrtc-missing';
+  /** The NVRTC or cuBLASLt of cuDNN's major version of CUDA was not found. */
+  | 'nvrtc-missing'
+  | 'cublas-missing';
 
 /** What is there of CUDA. Texts that do not apply are ''. */
 export interface CudaStatus {

@@ -45,12 +45,20 @@ std::string missing_graph(const Library& library) {
   return cat(library.path, " is not complete: ", reason);
 }
 
-// Opens the NVRTC that cuDNN's run-time engines will ask for by soname, and then get: it may lie
-// where the loader would not look.
-void open_nvrtc(CudnnApi& api) {
-  if (api.nvrtc.loaded()) return;
-  const std::string builtins = cat("libnvrtc-builtins.so.", api.cuda_major, ".*");
-  api.nvrtc = open_library(api.nvrtc_soname(), {builtins});
+// Opens what cuDNN will ask for by soname, and then get: it may lie where the loader would not
+// look.
+void open_companions(CudnnApi& api) {
+  if (!api.nvrtc.loaded()) {
+    const std::string builtins = cat("libnvrtc-builtins.so.", api.cuda_major, ".*");
+    api.nvrtc = open_library(api.nvrtc_soname(), {builtins});
+  }
+  if (!api.cublaslt.loaded()) api.cublaslt = open_library(api.cublaslt_soname());
+}
+
+std::string missing(const Library& library, const char* name, const std::string& soname) {
+  if (library.loaded()) return "";
+  return cat(name, " (", soname,
+             ", as cuDNN asks for it) was not found. Tried:", attempts_text(library.attempts));
 }
 
 // Returns why not, or an empty string and a complete api.
@@ -81,7 +89,7 @@ std::string load(CudnnApi& api) {
                version_text_of(kOldestCudnn), " or newer");
   }
   api.cuda_major = api.get_cudart_version() / 1000;
-  open_nvrtc(api);
+  open_companions(api);
   return "";
 }
 
@@ -90,6 +98,14 @@ std::string load(CudnnApi& api) {
 std::string CudnnApi::version_text() const { return version_text_of(version); }
 
 std::string CudnnApi::nvrtc_soname() const { return cat("libnvrtc.so.", cuda_major); }
+
+std::string CudnnApi::cublaslt_soname() const { return cat("libcublasLt.so.", cuda_major); }
+
+std::string CudnnApi::missing_nvrtc() const { return missing(nvrtc, "NVRTC", nvrtc_soname()); }
+
+std::string CudnnApi::missing_cublaslt() const {
+  return missing(cublaslt, "cuBLASLt", cublaslt_soname());
+}
 
 void CudnnApi::check(cudnnStatus_t status, const char* call) const {
   if (status == CUDNN_STATUS_SUCCESS) return;
@@ -108,7 +124,7 @@ const CudnnApi& try_cudnn(std::string& reason) {
     reason = load(s.api);
     s.loaded = reason.empty();
   } else {
-    open_nvrtc(s.api);  // it may have been installed meanwhile
+    open_companions(s.api);  // they may have been installed meanwhile
   }
   return s.api;
 }
@@ -116,6 +132,7 @@ const CudnnApi& try_cudnn(std::string& reason) {
 const CudnnApi& cudnn() {
   std::string reason;
   const CudnnApi& api = try_cudnn(reason);
+  if (reason.empty()) reason = api.missing_cublaslt();
   PANNS_CHECK(reason.empty(), "ERR_PANNS_CUDA_UNAVAILABLE", "cuda", reason);
   return api;
 }

@@ -14,9 +14,9 @@
 namespace panns::cuda {
 
 struct CudnnApi {
-  Library library, nvrtc;
+  Library library, nvrtc, cublaslt;
   size_t version = 0;     // 92800 for 9.28.0
-  size_t cuda_major = 0;  // of the CUDA that cuDNN was built with: its NVRTC is of the same
+  size_t cuda_major = 0;  // of the CUDA that cuDNN was built with: what it opens is of the same
   decltype(&cudnnGetVersion) get_version = nullptr;
   decltype(&cudnnGetCudartVersion) get_cudart_version = nullptr;
   decltype(&cudnnGetErrorString) error_string = nullptr;
@@ -33,6 +33,10 @@ struct CudnnApi {
 
   std::string version_text() const;
   std::string nvrtc_soname() const;
+  std::string cublaslt_soname() const;
+  // Why a library that cuDNN opens by name is missing, with every place tried, or "".
+  std::string missing_nvrtc() const;
+  std::string missing_cublaslt() const;
   // Throws ERR_PANNS_DEVICE with cuDNN's own words unless the status is success.
   void check(cudnnStatus_t status, const char* call) const;
 };
@@ -40,11 +44,11 @@ struct CudnnApi {
 // The oldest cuDNN that has every function and attribute used here (device properties as JSON).
 constexpr size_t kOldestCudnn = 90800;
 
-// cuDNN, opened at the first call and kept; NVRTC with it, which its run-time engines open by name.
-// Throws ERR_PANNS_CUDA_UNAVAILABLE with every place tried. A failure is not remembered.
+// cuDNN, opened at the first call and kept; with it what it opens by name: NVRTC, for its run-time
+// engines, and cuBLASLt, without which listing engines ends the process. Throws
+// ERR_PANNS_CUDA_UNAVAILABLE with every place tried. A failure is not remembered.
 const CudnnApi& cudnn();
-// The same without throwing; `reason` is empty when it is loaded. A missing NVRTC is no failure
-// here, as engines that need none work without.
+// The same without throwing; `reason` is empty when cuDNN itself is loaded.
 const CudnnApi& try_cudnn(std::string& reason);
 
 // A backend descriptor: attributes are set, then it is finalized and may be read.

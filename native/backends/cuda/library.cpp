@@ -21,9 +21,9 @@ constexpr int kOldestArchitecture = 80;
 // CUDA 13 runs on drivers of its own major version and newer, of which 580 is the first.
 constexpr int kOldestDriver = 13000;
 constexpr const char* kDriver = "580";
-// Python's packages that have the libraries; --no-deps leaves out cuBLAS (600 MB), which cuDNN's
-// package asks for and nothing here uses.
-constexpr const char* kLibraryPackages = "nvidia-cudnn-cu13 nvidia-cuda-nvrtc";
+// Python's packages that have the libraries. Of cuBLAS nothing here is used, but cuDNN asks it for
+// its version when it lists engines.
+constexpr const char* kLibraryPackages = "nvidia-cudnn-cu13 nvidia-cuda-nvrtc nvidia-cublas";
 
 std::string version_text(int version) { return cat(version / 1000, ".", version % 1000 / 10); }
 
@@ -166,16 +166,13 @@ void find_libraries(CudaStatus& status) {
     // Which NVRTC it would be is not known.
     return;
   }
-  std::string missing;
-  if (!api.nvrtc.loaded()) {
-    missing =
-        cat("NVRTC (", api.nvrtc_soname(),
-            ", as cuDNN asks for it) was not found. Tried:", attempts_text(api.nvrtc.attempts));
-    const bool twelve = api.cuda_major == 12;
-    tell(status, "nvrtc-missing", missing,
-         mend(twelve ? "nvidia-cuda-nvrtc-cu12" : "nvidia-cuda-nvrtc"));
-  }
-  status.libraries.push_back({"NVRTC", api.nvrtc.path, nvrtc_version(api.nvrtc), missing});
+  const char* suffix = api.cuda_major == 12 ? "-cu12" : "";
+  const std::string nvrtc = api.missing_nvrtc(), cublaslt = api.missing_cublaslt();
+  if (!nvrtc.empty()) tell(status, "nvrtc-missing", nvrtc, mend(cat("nvidia-cuda-nvrtc", suffix)));
+  if (!cublaslt.empty())
+    tell(status, "cublas-missing", cublaslt, mend(cat("nvidia-cublas", suffix)));
+  status.libraries.push_back({"NVRTC", api.nvrtc.path, nvrtc_version(api.nvrtc), nvrtc});
+  status.libraries.push_back({"cuBLASLt", api.cublaslt.path, "", cublaslt});
 }
 
 void describe(CudaStatus& status) {
