@@ -1,4 +1,3 @@
-import { randomInt } from 'node:crypto';
 import {
   existsSync,
   readdirSync,
@@ -15,12 +14,13 @@ import {
   type DownloadOptions,
   type DownloadProgress,
   downloadWeights,
-  fetchPublished,
 } from '../../lib/inference/download.js';
 import type { PublishedFile } from '../../lib/models/pretrained.js';
 import { sharedFile } from '../helpers/shared.js';
 import {
+  BYTES,
   breaksAfter,
+  fetchQuickly,
   firstByte,
   head,
   honest,
@@ -29,19 +29,6 @@ import {
   unverifiable,
   weightsOf,
 } from './file_server.js';
-
-delete process.env.PANNS_MIRROR;
-delete process.env.PANNS_OFFLINE;
-delete process.env.PANNS_CACHE;
-
-/** About three times what one attempt must bring to count: pieces can break off in between. */
-const BYTES = 3_000_000 + randomInt(100_000);
-
-/** As quick as a test may be. */
-const PAUSE = 5;
-
-const fetchQuickly = (row: PublishedFile, options: DownloadOptions) =>
-  fetchPublished(row, options, PAUSE);
 
 /** What a failed download may leave is what it goes on with, and nothing under the file's name. */
 function leftovers(folder: string, { file }: PublishedFile): string[] {
@@ -163,7 +150,12 @@ t.test('an abort in the middle keeps what came, and a later call goes on', async
 t.test('two at once: one fetches, both have it', async (t) => {
   const content = weightsOf(BYTES);
   const row = madeUp(content);
+  let begun = () => {};
+  const asked = new Promise<void>((done) => {
+    begun = done;
+  });
   const { mirror, requests } = await serve(t, (request, response) => {
+    begun();
     const rest = head(request, response, content);
     response.write(rest.subarray(0, 1000));
     setTimeout(() => response.end(rest.subarray(1000)), 300);
@@ -172,6 +164,8 @@ t.test('two at once: one fetches, both have it', async (t) => {
   const controller = new AbortController();
   const first = fetchQuickly(row, { folder, mirror });
   const second = fetchQuickly(row, { folder, mirror });
+  // Not the one that fetches: that is one of the first two.
+  await asked;
   const third = fetchQuickly(row, { folder, mirror, signal: controller.signal });
   setTimeout(() => controller.abort(), 100);
   await t.rejects(third, { code: 'ABORT_ERR' }, 'who waits can leave');

@@ -5,11 +5,11 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
-import { type DownloadOptions, fetchPublished } from '../../lib/inference/download.js';
 import { openUrl } from '../../lib/io/http.js';
-import type { PublishedFile } from '../../lib/models/pretrained.js';
 import {
+  BYTES,
   breaksAfter,
+  fetchQuickly,
   firstByte,
   head,
   honest,
@@ -18,19 +18,6 @@ import {
   unverifiable,
   weightsOf,
 } from './file_server.js';
-
-delete process.env.PANNS_MIRROR;
-delete process.env.PANNS_OFFLINE;
-delete process.env.PANNS_CACHE;
-
-/** About three times what one attempt must bring to count: pieces can break off in between. */
-const BYTES = 3_000_000 + randomInt(100_000);
-
-/** As quick as a test may be. */
-const PAUSE = 5;
-
-const fetchQuickly = (row: PublishedFile, options: DownloadOptions) =>
-  fetchPublished(row, options, PAUSE);
 
 t.test('silence: the connection is given up, and tried again', async (t) => {
   const content = weightsOf(BYTES);

@@ -3,7 +3,22 @@ import { readdirSync, statSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import { type DownloadOptions, fetchPublished } from '../../lib/inference/download.js';
 import type { PublishedFile } from '../../lib/models/pretrained.js';
+
+// What the machine is set to shall decide nothing here.
+delete process.env.PANNS_MIRROR;
+delete process.env.PANNS_OFFLINE;
+delete process.env.PANNS_CACHE;
+
+/** About three times what one attempt must bring to count: pieces can break off in between. */
+export const BYTES = 3_000_000 + randomInt(100_000);
+
+/** As quick as a test may be. */
+const PAUSE = 5;
+
+export const fetchQuickly = (row: PublishedFile, options: DownloadOptions) =>
+  fetchPublished(row, options, PAUSE);
 
 /** Answers the n-th request, counted from 0. */
 export type Answer = (request: IncomingMessage, response: ServerResponse, n: number) => unknown;
