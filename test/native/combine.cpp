@@ -66,7 +66,7 @@ void scales(const Map& map) {
   const Floats px = pack(map, x), pdy = pack(map, dy);
   const auto bytes = static_cast<int64_t>(scale_workspace(map));
   on_all(
-      cat("scale ", text(map)), 5e-7,
+      cat("scale ", text(map)), 2e-6,  // the gradient sums up to 1000 terms in order
       [&](ThreadPool& threads, Tier t) {
         Floats got = poison(map.size()), back = poison(map.size()), sums = poison(map.n * map.c);
         auto space = scratch(bytes);
