@@ -2,11 +2,11 @@
 // median of clips a second.
 //
 //   node bench/distributed_worker.mjs '{"model":"Cnn6","samples":64000,"batch":8,"threads":2,"steps":6}'
-//   mpirun -n 2 node bench/distributed_worker.mjs '{..., "batch":4, "threads":1, "distributed":true}'
+//   mpirun -n 2 node bench/distributed_worker.mjs '{..., "batch":4, "threads":1, "distributed":{"overlap":true}}'
 import { createModel, openProcessGroup, Trainer } from '../dist/index.js';
 
 const { model: name, samples, batch, threads, steps, distributed } = JSON.parse(process.argv[2]);
-const group = distributed ? await openProcessGroup() : undefined;
+const group = distributed ? await openProcessGroup(distributed) : undefined;
 const rate = 32000;
 const clips = Array.from({ length: 64 }, (_, i) => ({
   id: String(i),

@@ -9,12 +9,15 @@ const { loadNative } = await load('native.js');
 const { describeModel } = await load('models/index.js');
 const CLASSES = 527;
 
-function noise(length) {
-  const values = new Float32Array(new SharedArrayBuffer(4 * length));
+/** As clips come: in 16 bits from a loader, in floats to `infer`; in memory that is read in place. */
+function noise(length, training) {
+  const memory = new SharedArrayBuffer((training ? 2 : 4) * length);
+  const values = training ? new Int16Array(memory) : new Float32Array(memory);
+  const full = training ? 32767 : 1;
   let state = 12345;
   for (let i = 0; i < length; i++) {
     state = (Math.imul(state, 1664525) + 1013904223) | 0;
-    values[i] = state / 2 ** 31 / 4;
+    values[i] = (full * state) / 2 ** 31 / 4;
   }
   return values;
 }
@@ -25,7 +28,7 @@ async function prepare({ kind, model: name, batch, samples, precision, device = 
   const place = { device, threads: 0, precision, measurePlans: work.measurePlans ?? false };
   const model = await addon.createModel(spec, place, minimumSamples);
   await model.initialise(1n);
-  const clips = noise(batch * samples);
+  const clips = noise(batch * samples, kind === 'train');
   if (kind === 'infer') return () => model.infer(clips, batch, samples, ['clipwise_output']);
   const session = await addon.createSession(model, spec, {
     ...{ batch, samples, mixup: false, loss: 'bce', frozen: [], passesOff: [] },

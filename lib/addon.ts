@@ -4,8 +4,8 @@
  *
  * Everything that takes longer than about a millisecond returns a promise; its work runs on an
  * engine thread of the addon, one job after another, never on the event loop or its thread pool.
- * A Float32Array over a SharedArrayBuffer is read in place while the job runs; any other is copied
- * before the call returns. Arrays that come back are new. Errors carry `code` and `where`
+ * An array over a SharedArrayBuffer is read in place while the job runs; any other is copied before
+ * the call returns. Arrays that come back are new. Errors carry `code` and `where`
  * (`nativeError` in errors.ts makes a PannsError of them).
  */
 
@@ -37,6 +37,28 @@ export interface DeviceOptions {
   deterministic?: boolean;
   /** Time cuDNN's engines instead of taking the one it proposes first; default false. */
   measurePlans?: boolean;
+  /** Bytes that the null device has in all; default 0, no limit. */
+  memoryLimit?: number;
+}
+
+/** What computing needs of a device's memory, in bytes. */
+export interface NativeMemory {
+  device: DeviceOptions['device'];
+  /** Parameters and running statistics: there already. */
+  weights: number;
+  gradients: number;
+  /** The optimizer's state. */
+  optimizer: number;
+  /** Inputs, and what layers pass on. */
+  activations: number;
+  /** Of kernels while they run. */
+  scratch: number;
+  /** What kernels keep: packed weights, tables. */
+  kernels: number;
+  /** For all but the weights; absent where the system does not say. */
+  free?: number;
+  /** 0 where not even one clip fits; at most 65536. Absent unless it was searched for. */
+  largestBatch?: number;
 }
 
 export interface CudaDeviceStatus {
@@ -115,20 +137,49 @@ export interface NativeModel {
   set(name: string, values: Float32Array): Promise<void>;
   /**
    * waveform (batch, samples); returns each named output, row-major. `#3` names what the spec's node 3
-   * makes. With `from`, the number of a node, its results take the place of the waveform.
+   * makes. With `from`, the number of a node, its results, floats, take the place of the waveform.
    */
   infer(
-    waveform: Float32Array,
+    waveform: Float32Array | Int16Array,
     batch: number,
     samples: number,
     outputs: string[],
     cancel?: CancelFlag,
     from?: number,
   ): Promise<Record<string, Float32Array>>;
+  /** What `infer` needs, without taking it. */
+  memory(batch: number, samples: number, outputs: string[], search: boolean): Promise<NativeMemory>;
+  /** What a session of the model needs, without taking it. */
+  sessionMemory(spec: Spec, options: SessionOptions, search: boolean): Promise<NativeMemory>;
+  /**
+   * Chooses the plan of the `index`-th node of `infer` that has one, and keeps it. Says which node it was
+   * ('' behind the last), and how many there are.
+   */
+  chooseInferencePlan(
+    batch: number,
+    samples: number,
+    outputs: string[],
+    index: number,
+    cancel?: CancelFlag,
+  ): Promise<ChosenPlan>;
+  /** The same for a session's step. */
+  chooseTrainingPlan(
+    spec: Spec,
+    options: SessionOptions,
+    index: number,
+    cancel?: CancelFlag,
+  ): Promise<ChosenPlan>;
+  /** Bytes of device memory that the model and its sessions hold; on a GPU those of the process. */
+  held(): Promise<number>;
   /** The compiled program (inference) as text: graph, memory plan, work. */
   text(batch: number, samples: number, passesOff: string[]): Promise<string>;
   /** Frees the memory; jobs under way finish first. */
   dispose(): void;
+}
+
+export interface ChosenPlan {
+  node: string;
+  count: number;
 }
 
 export interface OptimizerOptions {
@@ -148,6 +199,10 @@ export interface SessionOptions {
   frozenNorms?: 'eval' | 'train';
   /** Multiplies the learning rate of parameters whose names start so; the longest name counts. */
   rates?: Record<string, number>;
+  /** Once joined with other processes, norms see the rows of all; default false. */
+  syncNorms?: boolean;
+  /** An inference on clips of as many samples, whose memory stays free beside the session's. */
+  evaluation?: { batch: number; outputs: string[] };
   /** A node of the spec, by number: its results (batch, samples) are the input, not a waveform. */
   from?: number;
   passesOff: string[];
@@ -181,12 +236,23 @@ export interface NativeGroup {
   leave(): Promise<void>;
 }
 
+/** How the gradients of several processes are averaged. */
+export interface JoinOptions {
+  /** Beside the rest of the backward pass; default true. */
+  overlap?: boolean;
+  /** At most so many at once; default 8 MiB. */
+  bucketBytes?: number;
+}
+
 export interface NativeSession {
   /** Takes over the first process's state; from here on steps are those of all processes. */
-  join(group: NativeGroup): Promise<void>;
-  /** waveform (clips, samples), target (clips, classes); clips is twice the batch with mixup. */
+  join(group: NativeGroup, options: JoinOptions): Promise<void>;
+  /**
+   * waveform (clips, samples), target (clips, classes); clips is twice the batch with mixup. Samples
+   * of 16 bits stand for x / 32767; with `from` there are floats.
+   */
   step(
-    waveform: Float32Array,
+    waveform: Float32Array | Int16Array,
     target: Float32Array,
     lambda: Float32Array | undefined,
     state: StepState,
@@ -229,7 +295,7 @@ export interface LogmelOptions {
 export interface NativeFeatures {
   /** (batch, samples) to log-mel (batch, frames, melBins), or power (…, windowSize / 2 + 1). */
   run(
-    waveform: Float32Array,
+    waveform: Float32Array | Int16Array,
     batch: number,
     samples: number,
     output: 'logmel' | 'spectrogram',
@@ -305,8 +371,8 @@ export interface NativeAddon {
     size: number;
     timeoutSeconds: number;
   }): Promise<NativeGroup>;
-  /** What process 0 makes and all are told before they open. */
-  ncclId(): Promise<Uint8Array>;
+  /** Finds NCCL, and makes what process 0 tells all before they open; empty where it is not to be made. */
+  ncclId(make: boolean): Promise<Uint8Array>;
   /** `index` is the GPU's. */
   openNccl(options: {
     index: number;

@@ -22,6 +22,7 @@ export {
   probeAudio,
   resample,
 } from './audio/decode.js';
+export type { Samples } from './audio/int16.js';
 export { loadAudio } from './audio/load.js';
 export {
   type CudaDeviceStatus,
@@ -90,10 +91,12 @@ export {
   type PerClass,
 } from './inference/events.js';
 export type { FrameScores } from './inference/frame_scores.js';
+export type { MemoryNeed } from './inference/memory.js';
 export {
   type CreateModelOptions,
   createModel,
   type InferOptions,
+  type MemoryOptions,
   Model,
 } from './inference/model.js';
 export { type LoadModelOptions, loadModel } from './inference/model_file.js';
@@ -204,7 +207,9 @@ export {
   type EventEvaluation,
   evaluateEvents,
 } from './train/evaluate_events.js';
+export { createFeatureStore, type FeatureStore } from './train/features.js';
 export type { Freeze } from './train/freeze.js';
+export { trainingMemory } from './train/memory.js';
 export type {
   AdamOptions,
   Recipe,
@@ -219,3 +224,11 @@ export {
   type TrainingStep,
 } from './train/trainer.js';
 export type { CheckpointOptions, TrainingOptions } from './train/training.js';
+export {
+  type TunedClass,
+  type TunedEvents,
+  type TuneEventsOptions,
+  type TuningPart,
+  tuneEvents,
+} from './train/tune_events.js';
+export { type TunedPlans, type TunePlansOptions, tunePlans } from './train/tune_plans.js';

@@ -82,8 +82,14 @@ export function cudaTools() {
   return { toolkit, nvidia, headers };
 }
 
-/** Builds panns_cuda.so in a build folder, for the chips of `architectures`, for example `90a`. */
-export function buildCuda({ toolkit, nvidia, headers }, { folder, architectures = 'all' }) {
+/**
+ * Builds panns_cuda.so in a build folder, for the chips of `architectures`, for example `90a`; with
+ * `emulator` also the one that test/cuda runs on emulated devices.
+ */
+export function buildCuda(
+  { toolkit, nvidia, headers },
+  { folder, architectures = 'all', emulator = false },
+) {
   const [program, cmake] = packageProgram('cmake-js/bin/cmake-js');
   const where = ['-O', folder, '-l', 'warn'];
   // All of them each time: CMake remembers what the last call asked for.
@@ -92,6 +98,7 @@ export function buildCuda({ toolkit, nvidia, headers }, { folder, architectures 
     `--CDPANNS_CUDA_ROOT=${toolkit}`,
     `--CDPANNS_CUDNN_INCLUDE=${headers}`,
     `--CDPANNS_CUDA_ARCHITECTURES=${architectures}`,
+    `--CDPANNS_CUDA_EMULATOR=${emulator ? 'ON' : 'OFF'}`,
   ];
   step('configure', program, [cmake, 'configure', ...where, ...options]);
   step(`build panns_cuda.so (${architectures})`, program, [

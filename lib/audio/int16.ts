@@ -1,3 +1,6 @@
+/** Mono samples: floats in [-1, 1], or integers of 16 bits, each of which stands for x / 32767. */
+export type Samples = Float32Array | Int16Array;
+
 /**
  * The 16-bit form in which PANNs stores clips: clip to [-1, 1], times 32767, truncated toward zero.
  *
@@ -11,15 +14,5 @@ export function toInt16(samples: Float32Array, out = new Int16Array(samples.leng
     // Storing to an Int16Array truncates toward zero, as ToInt16 does; the product is in range.
     out[i] = clipped * 32767;
   }
-  return out;
-}
-
-/** The inverse of {@link toInt16}: divided by 32767, so in [-1, 1]; fills the start of `out`. */
-export function fromInt16(
-  samples: Int16Array,
-  out = new Float32Array(samples.length),
-): Float32Array {
-  const count = Math.min(samples.length, out.length);
-  for (let i = 0; i < count; i++) out[i] = (samples[i] ?? 0) / 32767;
   return out;
 }

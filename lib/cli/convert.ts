@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import { throwIfAborted } from '../errors.js';
 import { modelMetadata } from '../inference/description.js';
 import { type StoredModel, storedModel, storedModelIfAny } from '../inference/stored.js';
+import { halved } from '../io/half.js';
 import type { SafetensorsTensor } from '../io/safetensors.js';
 import { openWeights, type WeightsFile } from '../io/weights.js';
 import { isPthPath, writeWeights } from '../io/weights_writer.js';
@@ -17,14 +18,15 @@ const command = {
   ],
   options: {
     model: { type: 'string', value: 'name', help: 'what the file holds, where it does not say it' },
+    half: { type: 'boolean', help: 'keep matrices and filters as 16-bit floats: half the size' },
     json: { type: 'boolean', help: 'print JSON' },
   },
 } as const;
 
-/** `panns convert`: weights from one format to another, bit for bit. */
+/** `panns convert`: weights from one format to another, bit for bit unless they are halved. */
 export const convert = defineVerb(
   command,
-  async ({ model, json }, [source = '', out = ''], { print, messages, signal }) => {
+  async ({ model, half, json }, [source = '', out = ''], { print, messages, signal }) => {
     if (!isPthPath(out) && !out.endsWith('.safetensors')) {
       const what = `"${out}" ends in none of .safetensors, .pth and .pt; "panns export" writes ONNX`;
       throw new UsageError(command, what);
@@ -37,7 +39,7 @@ export const convert = defineVerb(
           'the tensors fit no model that is known here; they are written as they are\n',
         );
       }
-      const tensors = await readAll(found?.file ?? file, found, signal);
+      const tensors = await readAll(found?.file ?? file, found, half, signal);
       await writeWeights(out, tensors, found ? modelMetadata(found.description) : []);
       const { size } = await stat(out);
       const name = found?.description.name;
@@ -60,6 +62,7 @@ export const convert = defineVerb(
 async function readAll(
   file: WeightsFile,
   found: StoredModel | undefined,
+  half: boolean,
   signal: AbortSignal,
 ): Promise<Map<string, SafetensorsTensor>> {
   const order = found?.description.stateDict.map(({ name }) => name) ?? [];
@@ -70,7 +73,8 @@ async function readAll(
   const tensors = new Map<string, SafetensorsTensor>();
   for (const name of names) {
     throwIfAborted(signal);
-    tensors.set(name, await file.read(name));
+    const tensor = await file.read(name);
+    tensors.set(name, half ? await halved(tensor, name) : tensor);
   }
   return tensors;
 }

@@ -17,12 +17,13 @@ import { type Context, complain, defineVerb, EXIT, UsageError } from './verb.js'
 
 /** How a detector listens and what it takes for an event: for every verb that has one. */
 export const detectorOptions = {
-  threshold: { type: 'number', default: 0.3, help: 'the score that an event reaches' },
+  rules: { type: 'string', value: 'file', help: 'a JSON file of rules, from eval --tune' },
+  threshold: { type: 'number', help: 'the score that an event reaches; default 0.3' },
   low: { type: 'number', help: 'the score above which it lasts; default --threshold' },
   thresholds: { type: 'string', value: 'file', help: 'a JSON file {"label": threshold}' },
-  median: { type: 'number', min: 0, default: 0, help: 'seconds of the median filter' },
-  shortest: { type: 'number', min: 0, default: 0, help: 'no events of fewer seconds' },
-  gap: { type: 'number', min: 0, default: 0, help: 'seconds between events that are one' },
+  median: { type: 'number', min: 0, help: 'seconds of the median filter' },
+  shortest: { type: 'number', min: 0, help: 'no events of fewer seconds' },
+  gap: { type: 'number', min: 0, help: 'seconds between events that are one' },
   window: { type: 'number', min: 0.01, help: 'seconds scored at once; default 10' },
   overlap: { type: 'number', min: 0, help: 'seconds that windows share; default 1' },
   hop: { type: 'number', min: 0.001, help: 'seconds between scores of a model of clips' },
@@ -31,19 +32,23 @@ export const detectorOptions = {
 
 /** The values of {@link detectorOptions}. */
 export interface DetectorValues {
-  readonly threshold: number;
+  readonly rules: string | undefined;
+  readonly threshold: number | undefined;
   readonly low: number | undefined;
   readonly thresholds: string | undefined;
-  readonly median: number;
-  readonly shortest: number;
-  readonly gap: number;
+  readonly median: number | undefined;
+  readonly shortest: number | undefined;
+  readonly gap: number | undefined;
   readonly window: number | undefined;
   readonly overlap: number | undefined;
   readonly hop: number | undefined;
   readonly threads: number;
 }
 
-/** A detector as the options say, and the rules that its calls need beside. */
+/**
+ * A detector as the options say, and the rules that its calls need beside. What the command line says
+ * itself counts before a file of rules.
+ */
 export async function openDetector(
   model: string,
   values: DetectorValues,
@@ -51,28 +56,50 @@ export async function openDetector(
 ): Promise<{ detector: EventDetector; rules: EventRules }> {
   const { window, overlap, hop, threads, median, shortest, gap, low, threshold } = values;
   const named = values.thresholds === undefined ? {} : await readThresholds(values.thresholds);
-  const detector = await EventDetector.load(model, {
-    ...{ windowSeconds: window, overlapSeconds: overlap, hopSeconds: hop, threads, labels },
-    ...{ medianSeconds: median, minimumSeconds: shortest, maximumGapSeconds: gap },
+  const filed = values.rules === undefined ? {} : await readRules(values.rules);
+  const own: EventRules = {
+    ...{ labels, medianSeconds: median, minimumSeconds: shortest, maximumGapSeconds: gap },
     ...{ threshold, lowThreshold: low },
+  };
+  const given = Object.entries(own).filter(([, rule]) => rule !== undefined);
+  const detector = await EventDetector.load(model, {
+    ...{ windowSeconds: window, overlapSeconds: overlap, hopSeconds: hop, threads },
+    ...filed,
+    ...Object.fromEntries(given),
   });
-  // Classes that the file does not name keep --threshold.
-  const usual = Object.fromEntries(detector.labels.map((label) => [label, threshold]));
-  const rules = values.thresholds === undefined ? {} : { threshold: { ...usual, ...named } };
-  return { detector, rules };
+  if (values.thresholds === undefined) return { detector, rules: {} };
+  // Classes that the file of thresholds does not name keep their own.
+  const { threshold: usual } = detector.rules;
+  const others =
+    typeof usual === 'number'
+      ? Object.fromEntries(detector.labels.map((label) => [label, usual]))
+      : usual;
+  return { detector, rules: { threshold: { ...others, ...named } } };
 }
 
 async function readThresholds(path: string): Promise<Record<string, number>> {
+  const expected = 'a JSON object of thresholds by label, such as {"Speech": 0.4}';
+  const value = await readObject(path, expected);
+  if (Object.values(value).every((number) => typeof number === 'number')) {
+    return value as Record<string, number>;
+  }
+  throw new PannsError('ERR_PANNS_DATA', `expected ${expected}`, { where: path });
+}
+
+/** Rules as `panns eval --tune` writes them; what is in them is checked where they are used. */
+async function readRules(path: string): Promise<EventRules> {
+  return readObject(path, 'a JSON object of rules, such as {"threshold": {"Speech": 0.4}}');
+}
+
+async function readObject(path: string, expected: string): Promise<object> {
   let text: string;
   try {
     text = await readFile(path, 'utf8');
   } catch (error) {
     throw ioError(error, 'read', path);
   }
-  const fault = (cause?: unknown) => {
-    const what = 'expected a JSON object of thresholds by label, such as {"Speech": 0.4}';
-    return new PannsError('ERR_PANNS_DATA', what, { where: path, cause });
-  };
+  const fault = (cause?: unknown) =>
+    new PannsError('ERR_PANNS_DATA', `expected ${expected}`, { where: path, cause });
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -80,8 +107,7 @@ async function readThresholds(path: string): Promise<Record<string, number>> {
     throw fault(cause);
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw fault();
-  if (Object.values(value).some((number) => typeof number !== 'number')) throw fault();
-  return value as Record<string, number>;
+  return value;
 }
 
 const command = {

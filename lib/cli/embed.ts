@@ -3,6 +3,7 @@ import { PannsError } from '../errors.js';
 import { type Embeddings, embed } from '../inference/embed.js';
 import { loadModel } from '../inference/model_file.js';
 import { writeFileAtomic } from '../io/atomic.js';
+import { toHalf } from '../io/half.js';
 import { writeNpy } from '../io/npy.js';
 import { writeSafetensors } from '../io/safetensors_writer.js';
 import { createProgress } from './progress.js';
@@ -30,7 +31,7 @@ const command = {
       value: 'file',
       required: true,
       short: 'o',
-      help: '.npy (float32, one row a window) or .safetensors (tensor "embedding")',
+      help: '.npy (one row a window) or .safetensors (tensor "embedding")',
     },
     index: {
       type: 'string',
@@ -39,6 +40,7 @@ const command = {
     },
     window: { type: 'number', min: 0.01, default: 10, help: 'seconds of a row' },
     hop: { type: 'number', min: 0.001, help: 'seconds between windows; default --window' },
+    half: { type: 'boolean', help: 'write 16-bit floats instead of 32' },
     mean: { type: 'boolean', help: 'one row a file: the mean of its windows' },
     threads: { type: 'integer', min: 0, max: 1024, default: 0, help: '0: one a core' },
     json: { type: 'boolean', help: 'print JSON' },
@@ -47,7 +49,7 @@ const command = {
 
 /** `panns embed`: embeddings of files, as arrays that Python reads. */
 export const embedVerb = defineVerb(command, async (values, positionals, context) => {
-  const { out, window, hop, mean, threads, json } = values;
+  const { out, window, hop, half, mean, threads, json } = values;
   const format = extname(out).toLowerCase();
   if (format !== '.npy' && format !== '.safetensors') {
     throw new UsageError(command, `--out "${out}" ends neither in .npy nor in .safetensors`);
@@ -84,9 +86,12 @@ export const embedVerb = defineVerb(command, async (values, positionals, context
     throw new PannsError('ERR_PANNS_DATA', 'no file could be read', { where: command.name });
   }
   const shape = [records.length, model.embeddingSize];
-  const data = joined(rows);
+  const values32 = joined(rows);
+  const data = half ? await toHalf(values32, command.name) : values32;
   if (format === '.npy') await writeNpy(out, shape, data);
-  else await writeSafetensors(out, [['embedding', { dtype: 'F32', shape, data }]]);
+  else if (data instanceof Uint16Array) {
+    await writeSafetensors(out, [['embedding', { dtype: 'F16', shape, data }]]);
+  } else await writeSafetensors(out, [['embedding', { dtype: 'F32', shape, data }]]);
   const text = /\.json$/i.test(index) ? `${JSON.stringify(records, null, 1)}\n` : csvOf(records);
   await writeFileAtomic(index, [text]);
   if (json) print(JSON.stringify({ out, index, shape, files: files.length - failed, failed }));

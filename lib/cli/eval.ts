@@ -50,6 +50,11 @@ const command = {
       default: 0.2,
       help: 'with --events: seconds that an onset may be off',
     },
+    tune: {
+      type: 'string',
+      value: 'file',
+      help: 'with --events, on files that were not trained on: choose rules by class, and write them',
+    },
   },
 } as const satisfies CommandSpec;
 
@@ -58,6 +63,7 @@ export const evaluateVerb = defineVerb(command, async (values, _, context) => {
   const { print, messages, signal } = context;
   const { json, folds, out, threads, data, events } = values;
   if (events !== undefined) return evalEvents({ ...values, events }, context);
+  if (values.tune !== undefined) throw new UsageError(command, '--tune needs --events');
   if (data === undefined) throw new UsageError(command, 'set --data, or --events');
   using model = await loadModel(values.model, { threads });
   const { classes } = model;

@@ -1,6 +1,7 @@
 import { readStrong } from '../data/strong.js';
 import { writeFileAtomic } from '../io/atomic.js';
 import { type EventEvaluation, evaluateEvents } from '../train/evaluate_events.js';
+import { type TunedEvents, tuneEvents } from '../train/tune_events.js';
 import { type DetectorValues, openDetector } from './detect.js';
 import { formatDuration, formatNumber, formatPercent, formatTable } from './format.js';
 import { createProgress } from './progress.js';
@@ -15,18 +16,33 @@ export interface EvalEventsValues extends DetectorValues {
   readonly data: string | undefined;
   readonly out: string | undefined;
   readonly collar: number;
+  /** Where rules go that are chosen on these files, instead of a measure. */
+  readonly tune: string | undefined;
   readonly json: boolean;
 }
 
-/** Finds the events of strongly labelled files and prints how well. */
+/** Finds the events of strongly labelled files and prints how well, or chooses rules for them. */
 export async function evalEvents(
   values: EvalEventsValues,
   { print, messages, signal }: Context,
 ): Promise<number> {
-  const { model, events, data, out, collar, json } = values;
+  const { model, events, data, out, collar, tune, json } = values;
   const dataset = await readStrong(events, { root: data });
   const { detector, rules } = await openDetector(model, values);
   using _model = detector;
+  if (tune !== undefined) {
+    const progress = createProgress({
+      ...{ label: 'tuning', unit: 'files and classes', stream: messages, silent: json },
+    });
+    const tuned = await tuneEvents([{ detector, dataset }], {
+      ...{ collarSeconds: collar, signal },
+      onProgress: (done, total) => progress.update(done, `of ${total}`),
+    });
+    progress.finish();
+    await writeFileAtomic(tune, [`${JSON.stringify(tuned.rules, null, 2)}\n`]);
+    print(json ? JSON.stringify(tuned) : `${tunedTable(tuned)}\n\nrules: ${tune}`);
+    return EXIT.ok;
+  }
   const total = dataset.files.length;
   const progress = createProgress({
     ...{ label: 'detecting', total, unit: 'files', stream: messages, silent: json },
@@ -41,6 +57,22 @@ export async function evalEvents(
   if (json) print(JSON.stringify(results));
   else print(`${classTable(evaluation)}\n\n${summary(evaluation)}`);
   return EXIT.ok;
+}
+
+function tunedTable({ rules, perClass }: TunedEvents): string {
+  const right = (title: string) => ({ title, align: 'right' }) as const;
+  const { threshold, lowThreshold, medianSeconds, minimumSeconds, maximumGapSeconds } = rules;
+  const columns = [threshold, lowThreshold, medianSeconds, minimumSeconds, maximumGapSeconds];
+  return formatTable(
+    [
+      { title: 'class' },
+      ...['events', 'F1 here', 'threshold', 'low', 'median', 'shortest', 'gap'].map(right),
+    ],
+    perClass.map(({ label, events, f1 }) => [
+      ...[label, events, formatPercent(f1)],
+      ...columns.map((rule) => formatNumber(rule[label] ?? Number.NaN)),
+    ]),
+  );
 }
 
 function classTable({ segments, events, onsets, psds1, psds2 }: EventEvaluation): string {

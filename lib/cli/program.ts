@@ -11,9 +11,11 @@ import { evaluateVerb } from './eval.js';
 import { exportVerb } from './export.js';
 import { widthOf } from './format.js';
 import { info } from './info.js';
+import { memory } from './memory.js';
 import { models } from './models.js';
 import { tag } from './tag.js';
 import { train } from './train.js';
+import { tune } from './tune.js';
 import { type Context, complain, EXIT, UsageError, type Verb } from './verb.js';
 import { packageVersion } from './version.js';
 
@@ -29,6 +31,8 @@ const verbs: ReadonlyMap<string, Verb> = new Map(
     download,
     describe,
     convert,
+    memory,
+    tune,
     info,
     doctor,
     build,

@@ -6,16 +6,27 @@ import { beginRun, resumeRun, runTraining } from './train_run.js';
 import { defineVerb, EXIT, UsageError } from './verb.js';
 
 /** What a run that is resumed may still be told. */
-const RESUMABLE = ['out', 'resume', 'epochs', 'threads', 'distributed', 'json'];
+const RESUMABLE = [
+  ...['out', 'resume', 'epochs', 'threads', 'distributed', 'json'],
+  ...['device', 'gpu', 'precision'],
+];
 
 /** `panns train`: trains into a run folder, or several runs, and goes on with them. */
 export const train = defineVerb(command, async (values, _, context) => {
-  if (!values.distributed) return trainWith(values, context);
-  for (const other of ['folds', 'shots'] as const) {
+  if (!values.distributed) {
+    if (!values['sync-norms']) return trainWith(values, context);
+    throw new UsageError(command, '--sync-norms needs --distributed');
+  }
+  for (const other of ['folds', 'shots', 'gpu'] as const) {
     if (values[other] === undefined) continue;
     throw new UsageError(command, `--${other} does not go with --distributed`);
   }
-  await using group = await openProcessGroup();
+  if (values.device === 'auto') {
+    throw new UsageError(command, '--distributed needs --device cpu or cuda, the same in all');
+  }
+  await using group = await openProcessGroup({
+    engine: values.device === 'cuda' ? 'nccl' : 'mpi',
+  });
   return await trainWith(values, contextOf(context, group));
 });
 

@@ -60,6 +60,12 @@ export const command = {
       value: 'conv_block=0.1',
       help: 'factors of the learning rate by the beginnings of names',
     },
+    'layer-decay': {
+      type: 'number',
+      min: 0,
+      max: 1,
+      help: 'factor of the learning rate for each layer further from the scores; default 1',
+    },
     'classifier-layers': {
       type: 'list',
       value: '512,512',
@@ -111,6 +117,11 @@ export const command = {
       min: 0.01,
       help: `length of a clip; default the longest, at most ${MOST_SECONDS}`,
     },
+    crop: {
+      type: 'string',
+      choices: ['random', 'start'],
+      help: 'the part of longer clips: another one each epoch, or the beginning; default random',
+    },
     head: {
       type: 'string',
       choices: HEADS,
@@ -123,9 +134,29 @@ export const command = {
     'checkpoint-epochs': { type: 'number', min: 0.001, help: 'between checkpoints; default 1' },
     seed: { type: 'integer', min: 0, help: 'of weights, order and augmentation; default 0' },
     threads: { type: 'integer', min: 0, max: 1024, default: 0, help: '0: one a core' },
+    device: {
+      type: 'string',
+      choices: ['cpu', 'cuda', 'auto'],
+      help: 'auto is a GPU where there is one to use; default cpu',
+    },
+    gpu: {
+      type: 'integer',
+      min: 0,
+      max: 1024,
+      help: "which GPU; default 0; with --distributed the process's number on its machine",
+    },
+    precision: {
+      type: 'string',
+      choices: ['fp32', 'tf32', 'bf16', 'fp16'],
+      help: 'of feature maps on a GPU; default fp32',
+    },
     distributed: {
       type: 'boolean',
       help: 'one of several processes, started as mpirun -n 2 panns train ...',
+    },
+    'sync-norms': {
+      type: 'boolean',
+      help: 'with --distributed: norms see the rows of all processes',
     },
     json: { type: 'boolean', help: 'print JSON lines' },
   },

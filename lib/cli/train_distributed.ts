@@ -1,4 +1,5 @@
 import type { ProcessGroup } from '../train/distributed.js';
+import type { FeatureStore } from '../train/features.js';
 import type { RunFolder } from './run_folder.js';
 import type { Context } from './verb.js';
 
@@ -6,6 +7,8 @@ import type { Context } from './verb.js';
 export interface TrainContext extends Context {
   /** The processes that share the training, if it is more than this one. */
   readonly distributed?: ProcessGroup;
+  /** Features of clips that it shares with other trainings. */
+  readonly features?: FeatureStore;
 }
 
 /** The world of one process of several: the first alone is heard. */

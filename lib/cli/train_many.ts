@@ -8,6 +8,7 @@ import { writeFileAtomic } from '../io/atomic.js';
 import { ioError, systemCode } from '../io/failure.js';
 import { crossValidate, type Spread, spreadOf } from '../train/cross_validate.js';
 import { rememberClips } from '../train/evaluate.js';
+import { createFeatureStore } from '../train/features.js';
 import { chosenColumns, divide, openDataset } from './data.js';
 import { formatNumber, formatTable } from './format.js';
 import { plotSvg } from './plot.js';
@@ -89,6 +90,7 @@ async function runFolds(
   context: Context,
 ): Promise<void> {
   const rows: ({ fold: string } & Scores)[] = [];
+  const world = { ...context, features: createFeatureStore() };
   for (const fold of folds) {
     const folder = join(out, `fold-${fold}`);
     const own = { ...values, out: folder, threads, json, 'val-folds': [fold] };
@@ -97,7 +99,7 @@ async function runFolds(
     if (scores === undefined) {
       if (!json) context.print(`fold ${fold} of ${folds.join(', ')}`);
       const begun = state === 'begun';
-      const { trainer, run } = begun ? await resumeRun(own, context) : await beginRun(own, context);
+      const { trainer, run } = begun ? await resumeRun(own, world) : await beginRun(own, world);
       scores = await runTraining(trainer, run, { ...own, resume: begun }, context);
     }
     if (scores === undefined) {
@@ -148,6 +150,7 @@ export async function trainFewShots(
   const plan = await planModel(values, dataset);
   const { seed: _, ...recipe } = await planRecipe(values, dataset);
   const decode = rememberClips(decodeClips, REMEMBERED_BYTES);
+  const features = createFeatureStore();
   // A class with too few clips is found before the first training.
   for (const perClass of counts) fewShot(training, { perClass, seed: firstSeed });
   const progress = createProgress({
@@ -160,7 +163,8 @@ export async function trainFewShots(
     for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
       const fold = foldOf(training, validation, perClass, seed);
       const { folds } = await crossValidate({
-        ...{ ...recipe, seed, folds: [fold], model: () => plan.make(seed), decode, signal },
+        ...{ ...recipe, seed, folds: [fold], model: () => plan.make(seed), signal },
+        ...{ decode, features },
       });
       for (const { seconds, evaluation } of folds) {
         const { accuracy, mAP } = evaluation;

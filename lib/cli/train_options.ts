@@ -1,14 +1,24 @@
 import type { Dataset } from '../data/dataset.js';
 import { readDescription } from '../inference/description.js';
+import type { DeviceChoice } from '../inference/device.js';
 import { recognise } from '../inference/foreign.js';
 import { createModel, type Model } from '../inference/model.js';
 import { openWeights } from '../io/weights.js';
 import { modelNames } from '../models/index.js';
+import type { ProcessGroup } from '../train/distributed.js';
 import { longestClipSeconds, singleLabels } from '../train/evaluate.js';
 import type { Freeze } from '../train/freeze.js';
 import type { RecipeOptions, ScheduleChoice } from '../train/recipe.js';
 import { command, DEFAULTS, MOST_SECONDS, type TrainValues } from './train_command.js';
 import { UsageError } from './verb.js';
+
+/** Where the model of a command line is placed; of processes on one machine each takes a GPU. */
+export function planDevice(
+  { device, gpu, precision, threads }: TrainValues,
+  distributed: ProcessGroup | undefined,
+): DeviceChoice {
+  return { device, gpu: gpu ?? distributed?.localRank, precision, threads };
+}
 
 /** The model that a command line asks for, and how to make it. */
 export interface ModelPlan {
@@ -26,8 +36,13 @@ function chosenLoss({ loss, head }: TrainValues, dataset: Dataset): 'bce' | 'cro
 }
 
 /** The model of a command line over the classes of a data set. */
-export async function planModel(values: TrainValues, dataset: Dataset): Promise<ModelPlan> {
-  const { from, threads } = values;
+export async function planModel(
+  values: TrainValues,
+  dataset: Dataset,
+  distributed?: ProcessGroup,
+): Promise<ModelPlan> {
+  const { from } = values;
+  const device = planDevice(values, distributed);
   const published = from !== undefined && modelNames.includes(from);
   if (published && values.model !== undefined && values.model !== from) {
     throw new UsageError(command, `--model ${values.model} cannot begin with those of ${from}`);
@@ -48,7 +63,7 @@ export async function planModel(values: TrainValues, dataset: Dataset): Promise<
     activation: chosenLoss(values, dataset) === 'bce' ? 'sigmoid' : 'softmax',
     ...(pretrained !== undefined && { pretrained }),
   } as const;
-  return { name, options, make: (seed) => createModel(name, { ...options, threads, seed }) };
+  return { name, options, make: (seed) => createModel(name, { ...options, ...device, seed }) };
 }
 
 /** The name of the model whose weights a file holds. */
@@ -82,10 +97,14 @@ export async function planRecipe(values: TrainValues, dataset: Dataset): Promise
     mixup: values.mixup,
     sampler: values.balanced ? 'balanced' : 'uniform',
     clipSeconds: values.seconds ?? (await longestClipSeconds(dataset, MOST_SECONDS)),
+    // Cached features are those of one part.
+    crop: values.crop ?? (values['cache-features'] ? 'start' : 'random'),
     seed,
     freeze: freezeChoice(freeze),
     frozenNorms: values['frozen-norms'],
+    syncNorms: values['sync-norms'],
     cacheFeatures: values['cache-features'],
+    layerDecay: values['layer-decay'],
     lrScale: Object.fromEntries((values['lr-scale'] ?? []).map(factor)),
   };
 }

@@ -16,7 +16,7 @@ import {
 } from './run_folder.js';
 import { command, DEFAULTS, type TrainValues } from './train_command.js';
 import { sharedRun, type TrainContext } from './train_distributed.js';
-import { planModel, planRecipe } from './train_options.js';
+import { planDevice, planModel, planRecipe } from './train_options.js';
 import { type Context, UsageError } from './verb.js';
 import { packageVersion } from './version.js';
 
@@ -106,7 +106,7 @@ export async function runTraining(
 /** A new training in a new run folder. */
 export async function beginRun(
   values: TrainValues,
-  { signal, distributed }: TrainContext,
+  { signal, distributed, features }: TrainContext,
 ): Promise<Run> {
   const { out, seed = 0 } = values;
   if (values.data === undefined) throw new UsageError(command, 'the option --data is missing');
@@ -120,13 +120,13 @@ export async function beginRun(
   const columns = chosenColumns(values);
   const dataset = await openDataset(data, columns);
   const { training, validation } = divide(dataset, split);
-  const { name, options, make } = await planModel(values, dataset);
+  const { name, options, make } = await planModel(values, dataset, distributed);
   const recipe = await planRecipe(values, dataset);
   const model = await make(seed);
   try {
     const checkpointEpochs = values['checkpoint-epochs'] ?? DEFAULTS['checkpoint-epochs'];
     const trainer = new Trainer(model, {
-      ...{ ...recipe, dataset: training, validation, signal, distributed },
+      ...{ ...recipe, dataset: training, validation, signal, distributed, features },
       checkpoint: checkpointChoice(
         out,
         checkpointEpochs,
@@ -151,15 +151,17 @@ export async function beginRun(
 
 /** The training of a run folder, from its newest checkpoint on. */
 export async function resumeRun(
-  { out, epochs, threads }: Pick<TrainValues, 'out' | 'epochs' | 'threads'>,
-  { signal, distributed }: TrainContext,
+  values: TrainValues,
+  { signal, distributed, features }: TrainContext,
 ): Promise<Run> {
+  const { out, epochs } = values;
   const config = await readRunConfig(out);
   const dataset = await openDataset(config.data, config.columns, config.classes);
   const { training, validation } = divide(dataset, config.split);
   const { batchSize } = config.recipe as { batchSize: number };
   const trainer = await Trainer.resume(`${out}/checkpoints`, {
-    ...{ dataset: training, validation, signal, threads, distributed },
+    ...{ dataset: training, validation, signal, distributed, features },
+    ...planDevice(values, distributed),
     ...(epochs === undefined ? {} : { epochs }),
     checkpoint: checkpointChoice(
       out,

@@ -1,5 +1,6 @@
-import { fromInt16, toInt16 } from '../audio/int16.js';
+import { type Samples, toInt16 } from '../audio/int16.js';
 import { checkOptions, PannsError } from '../errors.js';
+import { allocateInt16 } from '../native/call.js';
 import { type Clip, dataError, firstTen, type SkippedClip } from './dataset.js';
 import { createRandom, mixupWeights } from './random.js';
 import type { Sampler, SamplerState } from './sampler.js';
@@ -29,9 +30,9 @@ export interface LoaderState {
 }
 
 /** B clips (2B where mixup asks for pairs), as the training step takes them. */
-export interface Batch {
+export interface Batch<S extends Samples = Samples> {
   /** (B, S): mono samples, zeros after the end of a short clip. */
-  readonly waveform: Float32Array;
+  readonly waveform: S;
   /** (B, K): 1 for each label of the clip, else 0. */
   readonly target: Float32Array;
   /** (B): with mixup only, weights [l0, 1 - l0, l1, 1 - l1, ...] of the rows 2i and 2i + 1. */
@@ -51,6 +52,11 @@ export interface LoaderOptions {
   classes: number;
   /** S: longer clips are cut, shorter ones are padded with zeros. */
   samplesPerClip: number;
+  /**
+   * Of the clips, in seconds: of those that are longer than S each epoch takes another part, which the
+   * seed fixes. Where a length is NaN, and without lengths, it is the beginning.
+   */
+  lengths?: readonly number[] | undefined;
   /** In Hz. */
   sampleRate: number;
   decode: Decode;
@@ -60,7 +66,7 @@ export interface LoaderOptions {
   mixup?: boolean | undefined;
   /** Of the Beta(alpha, alpha) that mixup weights come from; default 1, as PANNs. */
   mixupAlpha?: number | undefined;
-  /** Of the mixup weights; default 0. */
+  /** Of the mixup weights and the parts of clips; default 0. */
   seed?: number | undefined;
   /** Whether decoded clips stay in memory, 2 bytes a sample; default `'memory-int16'`. */
   cache?: 'memory-int16' | 'none' | undefined;
@@ -73,8 +79,8 @@ export interface LoaderOptions {
 }
 
 /** Makes batches ahead of their use; an async iterator that ends where the sampler does. */
-export interface BatchLoader extends AsyncIterableIterator<Batch> {
-  next(): Promise<IteratorResult<Batch, undefined>>;
+export interface BatchLoader<S extends Samples = Samples> extends AsyncIterableIterator<Batch<S>> {
+  next(): Promise<IteratorResult<Batch<S>, undefined>>;
   /** Stops making batches; the loader ends. Breaking out of `for await` does not call it. */
   close(): void;
   /** The state after the last batch that was handed out, whatever was made ahead. */
@@ -89,6 +95,7 @@ const OPTION_NAMES: readonly (keyof LoaderOptions)[] = [
   'clips',
   'classes',
   'samplesPerClip',
+  'lengths',
   'sampleRate',
   'decode',
   'sampler',
@@ -108,8 +115,8 @@ const DEFAULT_CACHE_BYTES = 2 * 1024 ** 3;
 /**
  * A loader of batches over clips.
  *
- * Every clip passes through the 16-bit form of PANNs' packed files ({@link toInt16}), cached or not,
- * so a batch does not depend on the cache. Batches are made one after another and the clips of one
+ * Every clip comes in the 16-bit form of PANNs' packed files ({@link toInt16}), cached or not, so a
+ * batch does not depend on the cache. Batches are made one after another and the clips of one
  * are decoded together; the order depends on the sampler alone, never on timing. `state`, if
  * given, is where an earlier loader over the same clips stood.
  *
@@ -118,7 +125,10 @@ const DEFAULT_CACHE_BYTES = 2 * 1024 ** 3;
  *
  * @throws PannsError `ERR_PANNS_OPTION`; `ERR_PANNS_CHECKPOINT` for a state of other clips
  */
-export function createBatchLoader(options: LoaderOptions, state?: LoaderState): BatchLoader {
+export function createBatchLoader(
+  options: LoaderOptions,
+  state?: LoaderState,
+): BatchLoader<Int16Array> {
   const settings = checkedSettings(options);
   const { sampler, prefetch } = settings;
   let planned = 0;
@@ -128,15 +138,15 @@ export function createBatchLoader(options: LoaderOptions, state?: LoaderState): 
   }
   let consumed: LoaderState = { sampler: sampler.state(), batch: planned };
   const source = createClipSource(settings);
-  const ready: Promise<Batch | undefined>[] = [];
+  const ready: Promise<Batch<Int16Array> | undefined>[] = [];
   let last: Promise<unknown> = Promise.resolve();
   let closed = false;
 
-  const make = async (): Promise<Batch | undefined> => {
+  const make = async (): Promise<Batch<Int16Array> | undefined> => {
     if (closed) return undefined;
     const epoch = sampler.epoch();
     const rows = settings.mixup ? 2 * settings.batchSize : settings.batchSize;
-    const { indices, samples } = await source.draw(rows);
+    const { indices, samples } = await source.draw(rows, epoch);
     // A pair needs two: mixup over a sampler that ends drops a last odd row.
     if (settings.mixup && indices.length % 2 === 1) indices.pop();
     if (indices.length === 0) return undefined;
@@ -159,7 +169,7 @@ export function createBatchLoader(options: LoaderOptions, state?: LoaderState): 
     batch.catch(() => undefined);
     ready.push(batch);
   };
-  const loader: BatchLoader = {
+  const loader: BatchLoader<Int16Array> = {
     async next() {
       while (!closed && ready.length <= prefetch) request();
       const batch = closed ? undefined : await ready.shift();
@@ -192,8 +202,11 @@ export function createBatchLoader(options: LoaderOptions, state?: LoaderState): 
 type Settings = { [K in keyof LoaderOptions]-?: Exclude<LoaderOptions[K], undefined> };
 
 interface ClipSource {
-  /** The sampler's next `rows` clips that can be decoded. */
-  draw(rows: number): Promise<{ indices: number[]; samples: ReadonlyMap<number, Int16Array> }>;
+  /** The sampler's next `rows` clips that can be decoded, in their parts of an epoch. */
+  draw(
+    rows: number,
+    epoch: number,
+  ): Promise<{ indices: number[]; samples: ReadonlyMap<number, Int16Array> }>;
   readonly skipped: readonly SkippedClip[];
   readonly cachedBytes: number;
 }
@@ -204,7 +217,10 @@ function createClipSource(settings: Settings): ClipSource {
   const bad = new Map<number, SkippedClip>();
   let cachedBytes = 0;
 
-  const fetch = async (wanted: readonly number[]): Promise<Map<number, Int16Array>> => {
+  const fetch = async (
+    wanted: readonly number[],
+    epoch: number,
+  ): Promise<Map<number, Int16Array>> => {
     const found = new Map<number, Int16Array>();
     const absent: number[] = [];
     for (const index of new Set(wanted)) {
@@ -214,7 +230,7 @@ function createClipSource(settings: Settings): ClipSource {
     }
     const failures: SkippedClip[] = [];
     let cause: Error | undefined;
-    const results = absent.length === 0 ? [] : await decodeClips(settings, absent);
+    const results = absent.length === 0 ? [] : await decodeClips(settings, absent, epoch);
     for (const [i, index] of absent.entries()) {
       const result = results[i];
       if (result instanceof Error) {
@@ -226,8 +242,9 @@ function createClipSource(settings: Settings): ClipSource {
       }
       const samples = result ?? new Int16Array(0);
       found.set(index, samples);
-      if (settings.cache === 'none' || cachedBytes + samples.byteLength > settings.cacheBytes)
-        continue;
+      // Another epoch takes another part.
+      if (settings.cache === 'none' || slackOf(settings, index) > 0) continue;
+      if (cachedBytes + samples.byteLength > settings.cacheBytes) continue;
       cache.set(index, samples);
       cachedBytes += samples.byteLength;
     }
@@ -240,7 +257,7 @@ function createClipSource(settings: Settings): ClipSource {
   };
 
   return {
-    async draw(rows) {
+    async draw(rows, epoch) {
       const indices: number[] = [];
       const samples = new Map<number, Int16Array>();
       // Every clip has been drawn many times over by then: none of those drawn can be decoded.
@@ -248,7 +265,7 @@ function createClipSource(settings: Settings): ClipSource {
       while (indices.length < rows) {
         const drawn = sampler.take(rows - indices.length);
         if (drawn.length === 0) break;
-        for (const [index, data] of await fetch(drawn)) samples.set(index, data);
+        for (const [index, data] of await fetch(drawn, epoch)) samples.set(index, data);
         const good = drawn.filter((index) => samples.has(index));
         indices.push(...good);
         attempts -= drawn.length;
@@ -268,12 +285,29 @@ function createClipSource(settings: Settings): ClipSource {
   };
 }
 
+/** Samples that a clip has more than are used; 0 where that is not known. */
+function slackOf({ lengths, sampleRate, samplesPerClip }: Settings, index: number): number {
+  const length = lengths[index] ?? Number.NaN;
+  return Number.isNaN(length) ? 0 : Math.max(0, Math.floor(length * sampleRate) - samplesPerClip);
+}
+
+/** A stream of random numbers beside those of mixup. */
+const PARTS = 1_000_003;
+
 async function decodeClips(
-  { clips, decode, sampleRate, samplesPerClip }: Settings,
+  settings: Settings,
   indices: readonly number[],
+  epoch: number,
 ): Promise<(Int16Array | Error)[]> {
-  const requests = indices.map((index) => {
+  const { clips, decode, sampleRate, samplesPerClip, seed } = settings;
+  const requests = indices.map((index): DecodeRequest => {
     const { path, start, duration } = clips[index] as Clip;
+    const slack = slackOf(settings, index);
+    if (slack > 0) {
+      const offset = createRandom(seed, PARTS, index, epoch).integer(slack + 1) / sampleRate;
+      const part = { start: (start ?? 0) + offset, duration: samplesPerClip / sampleRate };
+      return { path, sampleRate, maxSamples: samplesPerClip, ...part };
+    }
     return {
       path,
       sampleRate,
@@ -302,15 +336,11 @@ function assemble(
   { clips, classes, samplesPerClip }: Settings,
   indices: readonly number[],
   samples: ReadonlyMap<number, Int16Array>,
-): { waveform: Float32Array; target: Float32Array } {
-  const waveform = new Float32Array(indices.length * samplesPerClip);
+): { waveform: Int16Array; target: Float32Array } {
+  const waveform = allocateInt16(indices.length * samplesPerClip);
   const target = new Float32Array(indices.length * classes);
   for (const [row, index] of indices.entries()) {
-    const first = row * samplesPerClip;
-    fromInt16(
-      samples.get(index) ?? new Int16Array(0),
-      waveform.subarray(first, first + samplesPerClip),
-    );
+    waveform.set(samples.get(index) ?? [], row * samplesPerClip);
     for (const label of clips[index]?.labels ?? []) target[row * classes + label] = 1;
   }
   return { waveform, target };
@@ -325,6 +355,7 @@ function checkedSettings(options: LoaderOptions): Settings {
   checkOptions(options, OPTION_NAMES, 'loader');
   const settings: Settings = {
     ...options,
+    lengths: options.lengths ?? [],
     mixup: options.mixup ?? false,
     mixupAlpha: options.mixupAlpha ?? 1,
     seed: options.seed ?? 0,

@@ -39,6 +39,11 @@ export interface StrongWindowOptions extends StrongOptions {
   hopSeconds?: number | undefined;
   /** A clip has a label when so much of an event, or all of it, lies inside; default 0.1. */
   leastSeconds?: number | undefined;
+  /**
+   * Whether a clip has the labels of all that is heard inside, or of what is heard in its middle, for a
+   * model of clips that scores a window around each frame; default `'inside'`.
+   */
+  labels?: 'inside' | 'middle' | undefined;
 }
 
 /** A sound in a file, in seconds; `label` indexes the classes. */
@@ -79,7 +84,7 @@ const OPTION_NAMES: readonly (keyof StrongOptions)[] = [
   ...(['classes', 'skipMissing'] as const),
 ];
 
-const WINDOW_NAMES = ['windowSeconds', 'hopSeconds', 'leastSeconds'];
+const WINDOW_NAMES = ['windowSeconds', 'hopSeconds', 'leastSeconds', 'labels'];
 
 /** A shorter piece of an event is hardly heard. */
 const LEAST_SECONDS = 0.1;
@@ -163,28 +168,40 @@ export async function fromStrong(
   options: StrongWindowOptions = {},
 ): Promise<Dataset> {
   checkOptions(options, [...OPTION_NAMES, ...WINDOW_NAMES], 'fromStrong');
-  const { windowSeconds, hopSeconds, leastSeconds, ...rest } = options;
-  return strongClips(await readStrong(path, rest), { windowSeconds, hopSeconds, leastSeconds });
+  const { windowSeconds, hopSeconds, leastSeconds, labels, ...rest } = options;
+  const windows = { windowSeconds, hopSeconds, leastSeconds, labels };
+  return strongClips(await readStrong(path, rest), windows);
 }
 
 /** Clips of strong labels that have been read: see {@link fromStrong}. */
 export function strongClips(
   { classes, files, skipped }: StrongDataset,
-  options: Pick<StrongWindowOptions, 'windowSeconds' | 'hopSeconds' | 'leastSeconds'> = {},
+  options: Omit<StrongWindowOptions, keyof StrongOptions> = {},
 ): Dataset {
   checkOptions(options, WINDOW_NAMES, 'strongClips');
-  const { windowSeconds = Infinity, leastSeconds = LEAST_SECONDS } = options;
+  const { windowSeconds = Infinity, leastSeconds, labels = 'inside' } = options;
   const { hopSeconds = windowSeconds } = options;
   const fits = windowSeconds > 0 && hopSeconds > 0 && hopSeconds <= windowSeconds;
-  if (!fits || !(leastSeconds >= 0)) {
-    const what = `expected windowSeconds above 0, hopSeconds in 0..windowSeconds and leastSeconds >= 0, got ${windowSeconds}, ${hopSeconds} and ${leastSeconds}`;
+  const middle = labels === 'middle';
+  if (!middle && labels !== 'inside') {
+    const what = `expected labels to be "inside" or "middle", got ${JSON.stringify(labels)}`;
+    throw new PannsError('ERR_PANNS_OPTION', what, { where: 'fromStrong', actual: labels });
+  }
+  if (middle && (leastSeconds !== undefined || windowSeconds === Infinity)) {
+    const what = 'expected windowSeconds, and no leastSeconds, with labels "middle"';
+    throw new PannsError('ERR_PANNS_OPTION', what, { where: 'fromStrong' });
+  }
+  const least = leastSeconds ?? LEAST_SECONDS;
+  if (!fits || !(least >= 0)) {
+    const what = `expected windowSeconds above 0, hopSeconds in 0..windowSeconds and leastSeconds >= 0, got ${windowSeconds}, ${hopSeconds} and ${least}`;
     throw new PannsError('ERR_PANNS_OPTION', what, { where: 'fromStrong' });
   }
   const clips = files.flatMap((file): Clip[] => {
     const labelsIn = (from: number, to: number): number[] => {
       const heard = file.events.filter(({ onset, offset }) => {
+        if (middle) return onset <= (from + to) / 2 && offset > (from + to) / 2;
         const inside = Math.min(offset, to) - Math.max(onset, from);
-        return inside > 0 && inside >= Math.min(leastSeconds, offset - onset) - 1e-9;
+        return inside > 0 && inside >= Math.min(least, offset - onset) - 1e-9;
       });
       return [...new Set(heard.map(({ label }) => label))].sort((a, b) => a - b);
     };

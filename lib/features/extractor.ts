@@ -1,4 +1,5 @@
 import type { LogmelOptions, NativeFeatures } from '../addon.js';
+import type { Samples } from '../audio/int16.js';
 import { checkOptions, PannsError } from '../errors.js';
 import { resolveLogmel } from '../models/options.js';
 import { callNative, callNativeSync } from '../native/call.js';
@@ -56,16 +57,17 @@ export class FeatureExtractor {
   /**
    * Log-mel in dB, (frames, melBins) with frames = samples / hopSize + 1; silence is -100 dB.
    *
+   * Samples are floats in [-1, 1], or integers of 16 bits, which stand for x / 32767.
    * With `batch`, the waveform holds that many clips of equal length, and the shape begins with it.
    *
    * @throws PannsError `ERR_PANNS_SHAPE` for fewer than windowSize / 2 + 1 samples, `ERR_PANNS_DISPOSED`
    */
-  logmel(waveform: Float32Array, options: { batch?: number } = {}): Promise<Features> {
+  logmel(waveform: Samples, options: { batch?: number } = {}): Promise<Features> {
     return this.#run(waveform, options, 'logmel', this.options.melBins);
   }
 
   /** Power |X|^2, (frames, windowSize / 2 + 1); else as {@link FeatureExtractor.logmel}. */
-  spectrogram(waveform: Float32Array, options: { batch?: number } = {}): Promise<Features> {
+  spectrogram(waveform: Samples, options: { batch?: number } = {}): Promise<Features> {
     return this.#run(waveform, options, 'spectrogram', this.options.windowSize / 2 + 1);
   }
 
@@ -80,7 +82,7 @@ export class FeatureExtractor {
   }
 
   async #run(
-    waveform: Float32Array,
+    waveform: Samples,
     options: { batch?: number },
     output: 'logmel' | 'spectrogram',
     bins: number,
@@ -92,9 +94,10 @@ export class FeatureExtractor {
     checkOptions(options, ['batch'], where);
     const { batch } = options;
     const rows = batch ?? 1;
-    const samples = waveform instanceof Float32Array ? waveform.length / rows : Number.NaN;
+    const known = waveform instanceof Float32Array || waveform instanceof Int16Array;
+    const samples = known ? waveform.length / rows : Number.NaN;
     if (!Number.isSafeInteger(rows) || rows < 1 || !Number.isInteger(samples)) {
-      const what = `expected a Float32Array whose length ${rows} clips divide, got ${waveform?.length}`;
+      const what = `expected samples whose number ${rows} clips divide, got ${waveform?.length}`;
       throw new PannsError('ERR_PANNS_SHAPE', what, { where });
     }
     const data = await callNative(where, () => this.#native.run(waveform, rows, samples, output));

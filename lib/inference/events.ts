@@ -1,4 +1,5 @@
 import { checkOptions, nearest, PannsError } from '../errors.js';
+import { createMedianFilter } from './median_filter.js';
 
 /** One number for all classes, or numbers by label; labels that are not named have the default. */
 export type PerClass = number | Readonly<Record<string, number>>;
@@ -66,38 +67,116 @@ export function createEventFinder(
   hopSeconds: number,
   rules: EventRules = {},
 ): EventFinder {
-  checkOptions(rules, eventRuleNames, 'events');
-  for (const rule of Object.values(rules)) {
-    if (typeof rule !== 'object' || rule === null || Array.isArray(rule)) continue;
-    for (const label of Object.keys(rule)) indexOf(classes, label);
-  }
-  const trackers = chosenClasses(classes, rules).map((index) =>
-    createTracker(index, classes[index] ?? '', hopSeconds, rules),
-  );
-  const sorted = (events: DetectedEvent[]) =>
-    events.sort((a, b) => a.offset - b.offset || a.onset - b.onset || a.index - b.index);
+  const finders = createEventFinders(classes, hopSeconds, [rules]);
+  return {
+    push: async (scores) => (await finders.push(scores))[0] ?? [],
+    finish: (seconds) => finders.finish(seconds)[0] ?? [],
+  };
+}
+
+/** What several rules find in the same scores, a list each. */
+export interface EventFinders {
+  push(scores: Float32Array): Promise<DetectedEvent[][]>;
+  finish(seconds: number): DetectedEvent[][];
+}
+
+/**
+ * Several finders as {@link createEventFinder} makes them; rules whose filters are alike share them.
+ *
+ * @throws PannsError `ERR_PANNS_OPTION`
+ */
+export function createEventFinders(
+  classes: readonly string[],
+  hopSeconds: number,
+  rules: readonly EventRules[],
+): EventFinders {
+  const columns = sharedFilters(classes, hopSeconds, rules);
+  const lists = () => rules.map((): DetectedEvent[] => []);
+  const sorted = (found: DetectedEvent[][]) => {
+    for (const events of found) {
+      events.sort((a, b) => a.offset - b.offset || a.onset - b.onset || a.index - b.index);
+    }
+    return found;
+  };
   return {
     async push(scores) {
-      const events: DetectedEvent[] = [];
+      const found = lists();
       const frames = scores.length / classes.length;
       let done = 0;
-      for (const tracker of trackers) {
+      for (const { index, cost, push } of columns) {
         for (let t = 0; t < frames; t++) {
-          tracker.push(scores[t * classes.length + tracker.index] ?? Number.NaN, events);
+          push(scores[t * classes.length + index] ?? Number.NaN, found);
+          done += cost;
+          if (done < NUMBERS_AT_ONCE) continue;
+          done = 0;
+          await new Promise<void>((resolve) => setImmediate(resolve));
         }
-        done += frames * tracker.cost;
-        if (done < NUMBERS_AT_ONCE) continue;
-        done = 0;
-        await new Promise<void>((resolve) => setImmediate(resolve));
       }
-      return sorted(events);
+      return sorted(found);
     },
     finish(seconds) {
-      const events: DetectedEvent[] = [];
-      for (const tracker of trackers) tracker.finish(seconds, events);
-      return sorted(events);
+      const found = lists();
+      for (const { finish } of columns) finish(seconds, found);
+      return sorted(found);
     },
   };
+}
+
+/** One class through one filter, and all that reads it. */
+interface Column {
+  readonly index: number;
+  /** Of a frame, in units of comparing a number. */
+  readonly cost: number;
+  push(score: number, into: DetectedEvent[][]): void;
+  finish(seconds: number, into: DetectedEvent[][]): void;
+}
+
+function sharedFilters(
+  classes: readonly string[],
+  hopSeconds: number,
+  rules: readonly EventRules[],
+): Column[] {
+  const readers = new Map<string, { index: number; half: number; trackers: [number, Tracker][] }>();
+  for (const [r, rule] of rules.entries()) {
+    checkOptions(rule, eventRuleNames, 'events');
+    for (const value of Object.values(rule)) {
+      if (typeof value !== 'object' || value === null || Array.isArray(value)) continue;
+      for (const label of Object.keys(value)) indexOf(classes, label);
+    }
+    for (const index of chosenClasses(classes, rule)) {
+      const label = classes[index] ?? '';
+      const half = halfOf(label, hopSeconds, rule);
+      const key = `${index}/${half}`;
+      const reader = readers.get(key) ?? { index, half, trackers: [] };
+      reader.trackers.push([r, createTracker(index, label, hopSeconds, rule)]);
+      readers.set(key, reader);
+    }
+  }
+  return [...readers.values()].map(({ index, half, trackers }) => {
+    const filter = half > 0 ? createMedianFilter(half) : undefined;
+    const take = (score: number, into: DetectedEvent[][]) => {
+      for (const [r, tracker] of trackers) tracker.push(score, into[r] ?? []);
+    };
+    return {
+      index,
+      // Moving half of a window's numbers by one is fast.
+      cost: trackers.length + half / 4,
+      push(score, into) {
+        const smooth = filter === undefined ? score : filter.push(score);
+        if (smooth !== undefined) take(smooth, into);
+      },
+      finish(seconds, into) {
+        for (const smooth of filter?.finish() ?? []) take(smooth, into);
+        for (const [r, tracker] of trackers) tracker.finish(seconds, into[r] ?? []);
+      },
+    };
+  });
+}
+
+/** The frames on either side of one that its median is taken over. */
+function halfOf(label: string, hopSeconds: number, rules: EventRules): number {
+  const frames = secondsOf('medianSeconds', rules, label) / hopSeconds;
+  return Math.max(0, Math.round((frames - 1) / 2));
 }
 
 function chosenClasses(classes: readonly string[], { labels }: EventRules): number[] {
@@ -138,9 +217,6 @@ function optionError(what: string): PannsError {
 }
 
 interface Tracker {
-  readonly index: number;
-  /** Of a frame, in units of comparing a number. */
-  readonly cost: number;
   push(score: number, into: DetectedEvent[]): void;
   finish(seconds: number, into: DetectedEvent[]): void;
 }
@@ -152,7 +228,7 @@ interface Stretch {
   peak: number;
 }
 
-/** Follows one class through time. */
+/** Follows the filtered scores of one class through time. */
 function createTracker(index: number, label: string, hop: number, rules: EventRules): Tracker {
   const high = ruleOf('threshold', rules.threshold, label, DEFAULT_THRESHOLD);
   const low = ruleOf('lowThreshold', rules.lowThreshold, label, high);
@@ -163,9 +239,6 @@ function createTracker(index: number, label: string, hop: number, rules: EventRu
   const frames = (seconds: number) => seconds / hop;
   const least = Math.ceil(frames(secondsOf('minimumSeconds', rules, label)) - 5e-7);
   const gap = Math.floor(frames(secondsOf('maximumGapSeconds', rules, label)) + 5e-7);
-  const median = frames(secondsOf('medianSeconds', rules, label));
-  const half = Math.max(0, Math.round((median - 1) / 2));
-  const filter = half > 0 ? createMedianFilter(half) : undefined;
 
   let frame = 0;
   let open: Stretch | undefined;
@@ -192,7 +265,7 @@ function createTracker(index: number, label: string, hop: number, rules: EventRu
     emit(into, Infinity);
     waiting = stretch;
   };
-  const take = (score: number, into: DetectedEvent[]): void => {
+  const push = (score: number, into: DetectedEvent[]): void => {
     if (score >= low) {
       open ??= { from: frame, to: frame, peak: score };
       open.to = frame + 1;
@@ -205,15 +278,8 @@ function createTracker(index: number, label: string, hop: number, rules: EventRu
     frame++;
   };
   return {
-    index,
-    // Moving half of a window's numbers by one is fast.
-    cost: 1 + half / 4,
-    push(score, into) {
-      const smooth = filter === undefined ? score : filter.push(score);
-      if (smooth !== undefined) take(smooth, into);
-    },
+    push,
     finish(end, into) {
-      for (const smooth of filter?.finish() ?? []) take(smooth, into);
       close(into);
       emit(into, end);
     },
@@ -223,72 +289,4 @@ function createTracker(index: number, label: string, hop: number, rules: EventRu
 /** A frame's begin without the rounding of a product such as 3 * 0.1. */
 function seconds(frame: number, hop: number): number {
   return Number((frame * hop).toPrecision(12));
-}
-
-/** The median of each number and `half` on either side; numbers come out `half` pushes later. */
-function createMedianFilter(half: number) {
-  const size = 2 * half + 1;
-  const ring = new Float64Array(size);
-  const sorted = new Float64Array(size);
-  let count = 0;
-  let filled = 0;
-
-  const at = (position: number): number => ring[position % size] ?? Number.NaN;
-  /** The first place in the window whose number is not below `value`. */
-  const place = (value: number): number => {
-    let from = 0;
-    let to = filled;
-    while (from < to) {
-      const middle = (from + to) >> 1;
-      if ((sorted[middle] ?? 0) < value) from = middle + 1;
-      else to = middle;
-    }
-    return from;
-  };
-  const insert = (value: number): void => {
-    const to = place(value);
-    sorted.copyWithin(to + 1, to, filled);
-    sorted[to] = value;
-    filled++;
-  };
-  const remove = (value: number): void => {
-    const from = place(value);
-    sorted.copyWithin(from, from + 1, filled);
-    filled--;
-  };
-  return {
-    push(value: number): number | undefined {
-      const position = count++;
-      // What leaves the window: before the beginning lies the mirror image.
-      const leaves = position < size ? at(2 * half - position) : at(position);
-      ring[position % size] = value;
-      if (position < half) return undefined;
-      if (position === half) {
-        for (let i = 0; i < 2 * half; i++) insert(at(i >> 1));
-      } else {
-        remove(leaves);
-      }
-      insert(value);
-      return sorted[half];
-    },
-    finish(): number[] {
-      const total = count;
-      const rest: number[] = [];
-      const mirrored = (position: number): number => {
-        const folded = ((position % (2 * total)) + 2 * total) % (2 * total);
-        return at(folded < total ? folded : 2 * total - 1 - folded);
-      };
-      for (let t = Math.max(0, total - half); t < total; t++) {
-        if (filled === 0) {
-          // So short that no window was whole yet.
-          for (let i = t - half; i <= t + half; i++) insert(mirrored(i));
-        } else {
-          remove(mirrored(t - half - 1));
-          insert(mirrored(t + half));
-        }
-        rest.push(sorted[half] ?? Number.NaN);
-      }
-      return rest;
-    },
-  };
 }

@@ -97,7 +97,7 @@ export function withoutTransfer<F extends WeightsFile>(file: F): F {
   const entries = new Map(
     rest.map((name) => [renamed(name), file.entries.get(name) as WeightsEntry]),
   );
-  return { ...file, entries, read: (name: string) => file.read(own(name)) };
+  return { ...file, entries, read: (name, memory) => file.read(own(name), memory) };
 }
 
 /** Whether {@link withoutTransfer} exchanges the classifier; such models end in a softmax. */

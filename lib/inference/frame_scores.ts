@@ -1,4 +1,5 @@
 import { PannsError } from '../errors.js';
+import { type SegmentGrid, segmentGrid } from '../models/timing.js';
 import { type Model, modelInternals } from './model.js';
 import { cutWindows, type ReadSamples, ROUNDING, WINDOWS_AT_ONCE } from './windows.js';
 
@@ -23,6 +24,8 @@ export interface FramePlan {
   readonly hop: number;
   /** One in so many of the model's frames is kept. */
   readonly stride: number;
+  /** The segments behind the frames, where the model's head scores segments. */
+  readonly grid?: SegmentGrid | undefined;
   /** Windows that go through the model together; default four. */
   readonly atOnce?: number;
 }
@@ -57,7 +60,8 @@ export function planFrames(model: Model, options: PlanOptions, where: string): F
   };
   const shortest = model.minimumSamples / rate;
   inRange('windowSeconds', windowSeconds, shortest, 3600);
-  const framesOf = modelInternals(model).description.outputs.framewise_output?.frames;
+  const { description } = modelInternals(model);
+  const framesOf = description.outputs.framewise_output?.frames;
   if (framesOf !== undefined) {
     if (hopSeconds !== undefined) {
       throw refuse(`hopSeconds is the model's own: ${model.name} scores frames`);
@@ -72,7 +76,8 @@ export function planFrames(model: Model, options: PlanOptions, where: string): F
     inRange('overlapSeconds', overlapSeconds, 0, (window * hop) / 2 / rate);
     const overlap = overlapSeconds ?? Math.min(OVERLAP_SECONDS, (window * hop) / 4 / rate);
     const step = Math.max(1, window - Math.round((overlap * rate) / hop));
-    return { kind: 'framewise', window: window * hop, step: step * hop, hop, stride };
+    const cut = { window: window * hop, step: step * hop, hop, stride };
+    return { kind: 'framewise', ...cut, grid: segmentGrid(description) };
   }
   if (overlapSeconds !== undefined) {
     throw refuse(`overlapSeconds has no meaning here: ${model.name} scores clips; set hopSeconds`);
@@ -97,7 +102,8 @@ export interface ScoredAudio {
 /**
  * Scores of all frames of audio of any length, in order; returns how long it was.
  *
- * `framewise`: where windows overlap, their scores are cross-faded, so that nothing jumps at a seam.
+ * `framewise`: the score of a frame lies on the line between those of the segments whose middles are
+ * around it. Where windows overlap, scores are cross-faded, so that nothing jumps at a seam.
  * `windows`: a frame has the score of the window whose middle it is; at both ends, of the outermost.
  * Memory is that of a few windows. The blocks are the caller's to keep.
  *
@@ -109,7 +115,7 @@ export async function* scoreFrames(
   plan: FramePlan,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<FrameScores, ScoredAudio> {
-  const { window, step, hop, stride, kind, atOnce = WINDOWS_AT_ONCE } = plan;
+  const { window, step, hop, kind, atOnce = WINDOWS_AT_ONCE } = plan;
   const audio = wholeFrames(read, hop);
   const classes = model.classCount;
   const output = kind === 'framewise' ? 'framewise_output' : 'clipwise_output';
@@ -138,14 +144,42 @@ export async function* scoreFrames(
       if (done !== undefined) yield done;
       // Half a million scores a window of AudioSet's classes: others get their turn in between.
       await new Promise<void>((resolve) => setImmediate(resolve));
-      const frames = Math.floor(((shape[1] ?? 0) - 1) / stride) + 1;
-      mixer.add(first, Math.min(frames, window / hop), scores, stride);
+      const frames = framesOf(plan, length, scores, shape[1] ?? 0, classes);
+      mixer.add(first, frames.length / classes, frames);
     }
   }
   const length = audio.samples();
   const rest = mixer.rest(Math.ceil(length / hop));
   if (rest !== undefined) yield rest;
   return { length };
+}
+
+/** The scores (frames, K) of a window of `length` samples from the model's own `rows` frames. */
+function framesOf(
+  { hop, stride, grid }: FramePlan,
+  length: number,
+  scores: Float32Array,
+  rows: number,
+  classes: number,
+): Float32Array {
+  const count = Math.min(Math.floor((rows - 1) / stride) + 1, length / hop);
+  const frames = new Float32Array(count * classes);
+  const last = grid === undefined ? rows - 1 : Math.max(0, grid.count(length) - 1);
+  for (let t = 0; t < count; t++) {
+    // Where the frame's middle lies among the segments; before the first middle, that one's scores.
+    const place =
+      grid === undefined ? t * stride : Math.max(0, ((t + 0.5) * hop - grid.first) / grid.step);
+    const before = Math.min(last, Math.floor(place));
+    const share = Math.min(1, place - before);
+    const [from, to] = [before, Math.min(last, before + 1)].map((segment) => {
+      return Math.min(rows - 1, segment * (grid?.ratio ?? 1)) * classes;
+    }) as [number, number];
+    for (let k = 0; k < classes; k++) {
+      const [a, b] = [scores[from + k] ?? 0, scores[to + k] ?? 0];
+      frames[t * classes + k] = a + share * (b - a);
+    }
+  }
+  return frames;
 }
 
 /** Reads so that audio ends on a whole frame, with zeros up to there. */
@@ -202,8 +236,8 @@ function createMixer(classes: number, overlap: number) {
     repeat,
     /** The frames before `frame`, which no window touches any more. */
     before: (frame: number) => take(frame - first),
-    /** Every `stride`-th row of a window that begins at frame `start`. */
-    add(start: number, count: number, scores: Float32Array, stride: number): void {
+    /** The scores of a window that begins at frame `start`. */
+    add(start: number, count: number, scores: Float32Array): void {
       const needed = start + count - first;
       if (needed * classes > sums.length) {
         const grown = new Float32Array(needed * classes);
@@ -219,7 +253,7 @@ function createMixer(classes: number, overlap: number) {
         const weight = Math.min(1, (t + 1) / (overlap + 1), (count - t) / (overlap + 1));
         const to = start - first + t;
         weights[to] = (weights[to] ?? 0) + weight;
-        const from = t * stride * classes;
+        const from = t * classes;
         for (let k = 0; k < classes; k++) {
           const at = to * classes + k;
           sums[at] = (sums[at] ?? 0) + weight * (scores[from + k] ?? 0);

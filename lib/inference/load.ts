@@ -1,12 +1,13 @@
 import type { SafetensorsTensor } from '../io/safetensors.js';
 import { asFloat32 } from '../io/weights.js';
+import type { StateEntry } from '../models/tensor.js';
 import { allocate, callNative } from '../native/call.js';
 import type { ModelInternals } from './model.js';
 import { checkFinite } from './rows.js';
 import { asComputed, checkDerived, counterOf, type StateReport } from './state.js';
 
-/** Tensors that are read when they are asked for. */
-export type ReadTensor = (name: string) => Promise<SafetensorsTensor>;
+/** Tensors that are read when they are asked for, where it can be into memory that is there already. */
+export type ReadTensor = (name: string, memory?: Uint8Array) => Promise<SafetensorsTensor>;
 
 /**
  * Checks all that a report found: that the numbers are finite, and that the front-end's tables are those
@@ -37,13 +38,18 @@ export async function checkTables(
   const computed = await derivedTensors(internals);
   for (const name of derived) {
     const expected = computed.get(name) as Float32Array;
-    checkDerived(name, await asFloat32(await read(name)), expected, internals.description.name);
+    await checkDerived(
+      name,
+      await asFloat32(await read(name)),
+      expected,
+      internals.description.name,
+    );
   }
 }
 
 /**
- * Puts what a report found into a model, one tensor after another: of a file, no more than one is in
- * memory beside the model.
+ * Puts what a report found into a model, one tensor after another: beside the model there is memory for
+ * the largest one, and of a file nothing else.
  *
  * @throws PannsError `ERR_PANNS_NAN`, `ERR_PANNS_CHECKPOINT`, and the model is then half loaded
  */
@@ -54,23 +60,39 @@ export async function applyState(
 ): Promise<void> {
   const { name: model } = description;
   const found = new Set([...matched, ...stored]);
-  for (const entry of description.stateDict) {
+  const entries = description.stateDict.filter(({ name }) => found.has(name));
+  const sizeOf = ({ shape }: StateEntry) => shape.reduce((product, n) => product * n, 1);
+  /** `memory` is shared, and the core reads it in place: other memory would be copied at once. */
+  const put = async (entry: StateEntry, memory: Float32Array): Promise<void> => {
     const { name } = entry;
-    if (!found.has(name)) continue;
-    const tensor = await read(name);
     if (entry.dtype === 'I64') {
-      counters.set(name, counterOf(name, tensor, model));
-      continue;
+      counters.set(name, counterOf(name, await read(name), model));
+      return;
     }
-    const values = await asFloat32(tensor);
     if (entry.role === 'unused') {
-      unused.set(name, values);
-      continue;
+      unused.set(name, await asFloat32(await read(name)));
+      return;
     }
-    const shared = await sharedCopy(asComputed(entry, values), `${model}/${name}`);
-    await callNative(model, () => native.set(name, shared));
-  }
+    const placed = memory.subarray(0, sizeOf(entry));
+    const bytes = new Uint8Array(placed.buffer, placed.byteOffset, placed.byteLength);
+    const values = asComputed(entry, await asFloat32(await read(name, bytes), placed));
+    const there = values.buffer === memory.buffer;
+    await checkAll(values, `${model}/${name}`, (part, at) => there || placed.set(part, at));
+    await callNative(model, () => native.set(name, placed));
+  };
+  // Norms and biases, most of the names: waiting for one after another takes longer than reading them.
+  const small = entries.filter((entry) => sizeOf(entry) <= SMALL);
+  const results = await Promise.allSettled(
+    small.map((entry) => put(entry, allocate(sizeOf(entry)))),
+  );
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+  const large = entries.filter((entry) => sizeOf(entry) > SMALL);
+  const memory = allocate(Math.max(0, ...large.map(sizeOf)));
+  for (const entry of large) await put(entry, memory);
 }
+
+/** Values of a tensor that is read beside others. */
+const SMALL = 1 << 16;
 
 /** Numbers that are looked at without a pause: less than a millisecond. */
 const AT_ONCE = 1 << 17;
@@ -79,7 +101,7 @@ const AT_ONCE = 1 << 17;
 async function checkAll(
   values: Float32Array,
   where: string,
-  each?: (part: Float32Array, at: number) => void,
+  each?: (part: Float32Array, at: number) => unknown,
 ): Promise<void> {
   for (let at = 0; at < values.length; at += AT_ONCE) {
     if (at > 0) await new Promise(setImmediate);
@@ -87,13 +109,6 @@ async function checkAll(
     checkFinite(part, where);
     each?.(part, at);
   }
-}
-
-/** In memory that the core reads in place: it would copy other memory while the event loop waits. */
-async function sharedCopy(values: Float32Array, where: string): Promise<Float32Array> {
-  const shared = allocate(values.length);
-  await checkAll(values, where, (part, at) => shared.set(part, at));
-  return shared;
 }
 
 /** The tables that PANNs store with their weights, from the options of the front-end. */

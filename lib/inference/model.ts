@@ -1,5 +1,6 @@
 import type { NativeAddon, NativeModel, NativeParameter } from '../addon.js';
-import { checkOptions, nearest, PannsError } from '../errors.js';
+import type { Samples } from '../audio/int16.js';
+import { checkOptions, nearest, optionCheck, PannsError } from '../errors.js';
 import type { SafetensorsTensor } from '../io/safetensors.js';
 import type { WritableTensor } from '../io/safetensors_writer.js';
 import { writeWeights } from '../io/weights_writer.js';
@@ -12,6 +13,7 @@ import { loadNative } from '../native.js';
 import { modelMetadata } from './description.js';
 import { type DeviceChoice, deviceOptionNames, resolveDevice } from './device.js';
 import { applyState, checkState, derivedTensors } from './load.js';
+import { clipsAtOnce, type MemoryNeed, memoryNeed } from './memory.js';
 import { checkOutput, collect, type Output } from './outputs.js';
 import { loadStart, planStart } from './pretrained.js';
 import { arrangeRows, checkFinite, padded, type RowGroup } from './rows.js';
@@ -51,6 +53,16 @@ export interface InferOptions<Name extends string> {
   signal?: AbortSignal | undefined;
 }
 
+/** Options of {@link Model.memory}. */
+export interface MemoryOptions {
+  /** Clips; default 1. */
+  batch?: number | undefined;
+  /** Of each clip; default 10. */
+  seconds?: number | undefined;
+  /** As those of {@link Model.infer}. */
+  outputs?: readonly string[] | undefined;
+}
+
 /** What the rest of the package sees of a model. */
 export interface ModelInternals {
   readonly addon: NativeAddon;
@@ -62,13 +74,14 @@ export interface ModelInternals {
   readonly unused: Map<string, Float32Array>;
 }
 
-/**
- * At most so many samples go through the core at once, or one clip: 8 clips of 10 s at 32 kHz. The
- * first maps of Cnn14 take 16 MB for each such clip, and more clips at once are hardly faster.
- */
-const SAMPLES_AT_ONCE = 8 * 320_000;
-
 const DEFAULT_OUTPUTS = ['clipwise_output', 'embedding'] as const;
+
+/** The outputs asked for, each once. */
+function outputNames(asked: readonly string[] | undefined, known: readonly string[]): string[] {
+  const names = [...new Set(asked ?? DEFAULT_OUTPUTS.filter((name) => known.includes(name)))];
+  for (const name of names) checkOutput(name, known);
+  return names;
+}
 
 let reveal: (model: Model) => ModelInternals;
 
@@ -124,8 +137,8 @@ export class Model {
   /**
    * Scores clips: waveforms (N, S) to the named outputs, each (N, columns).
    *
-   * `waveforms` are mono samples in [-1, 1] at `sampleRate`: one array of `batch` clips of equal
-   * length, or a list of arrays of any lengths from one sample up. A clip is padded with zeros to
+   * `waveforms` are mono samples in [-1, 1] at `sampleRate`, or 16-bit ones, which stand for x / 32767:
+   * one array of `batch` clips of equal length, or a list of any lengths from one sample up. A clip is padded with zeros to
    * {@link lengthFor} its length; the clips beside it change its scores by rounding at most. Memory from
    * {@link allocate} is read in place and must not change meanwhile.
    *
@@ -133,16 +146,13 @@ export class Model {
    *   `ERR_PANNS_OPTION`, `ERR_PANNS_OUT_OF_MEMORY`, `ERR_PANNS_DISPOSED`; AbortError
    */
   async infer<Name extends string = 'clipwise_output' | 'embedding'>(
-    waveforms: Float32Array | readonly Float32Array[],
+    waveforms: Samples | readonly Samples[],
     options: InferOptions<Name> = {},
   ): Promise<Record<Name, Output>> {
     const { description } = this.#usable();
     checkOptions(options, ['batch', 'outputs', 'signal'], 'infer');
     const known = Object.keys(description.outputs);
-    const names = [
-      ...new Set<string>(options.outputs ?? DEFAULT_OUTPUTS.filter((name) => known.includes(name))),
-    ];
-    for (const output of names) checkOutput(output, known);
+    const names = outputNames(options.outputs, known);
     const groups = arrangeRows(waveforms, options.batch, description.lengthFor);
     const count = groups.reduce((sum, { rows }) => sum + rows.length, 0);
     const results = new Map(
@@ -178,7 +188,7 @@ export class Model {
     take: (answer: Record<string, Float32Array>, first: number, rows: number) => void,
   ): Promise<void> {
     const { native } = this.#usable();
-    const atOnce = Math.max(1, Math.floor(SAMPLES_AT_ONCE / samples));
+    const atOnce = clipsAtOnce(samples);
     for (let first = 0; first < rows.length; first += atOnce) {
       const count = Math.min(atOnce, rows.length - first);
       const part = data.subarray(first * samples, (first + count) * samples);
@@ -280,6 +290,29 @@ export class Model {
   async save(path: string): Promise<void> {
     const { description } = this.#usable();
     await writeWeights(path, await this.stateDict(), modelMetadata(description));
+  }
+
+  /**
+   * What {@link infer} needs of the device's memory for clips of so many seconds, without taking it.
+   *
+   * `seconds` is 10, `batch` 1, and `outputs` those of `infer`, unless given. A batch is computed in
+   * parts of 8 clips of 10 s at 32 kHz: the answer is for such a part. Decoded clips and Node.js itself
+   * come on top. For training see {@link trainingMemory}.
+   *
+   * @throws PannsError `ERR_PANNS_OPTION`, `ERR_PANNS_OUT_OF_MEMORY` for tensors that no memory holds
+   */
+  async memory(options: MemoryOptions = {}): Promise<MemoryNeed> {
+    const { native, description } = this.#usable();
+    checkOptions(options, ['batch', 'seconds', 'outputs'], 'memory');
+    const { batch = 1, seconds = 10, outputs } = options;
+    const check = optionCheck('memory');
+    check('batch', batch, Number.isSafeInteger(batch) && batch >= 1, 'a whole number >= 1');
+    check('seconds', seconds, seconds > 0 && seconds <= 3600, 'a number in 0..3600');
+    const names = outputNames(outputs, Object.keys(description.outputs));
+    const samples = this.lengthFor(Math.round(seconds * this.sampleRate));
+    const size = { batch: Math.min(batch, clipsAtOnce(samples)), samples };
+    const need = await callNative(this.name, () => native.memory(size.batch, samples, names, true));
+    return memoryNeed(need, size);
   }
 
   /** The compiled network as text: every op, where its result lies, and the work. */
@@ -387,12 +420,16 @@ async function initialised(
   return model;
 }
 
-/** @internal A model whose weights are still to be set. */
+/**
+ * @internal A model whose weights are still to be set; `measurePlans` times cuDNN's engines where no
+ * plan is kept that was.
+ */
 export async function placeModel(
   description: ModelDescription,
   choice: DeviceChoice,
+  measurePlans = false,
 ): Promise<Model> {
-  const device = await resolveDevice(choice, 'createModel');
+  const device = { ...(await resolveDevice(choice, 'createModel')), measurePlans };
   const addon = loadNative();
   const { spec, minimumSamples } = description;
   const native = await callNative(description.name, () =>

@@ -1,6 +1,7 @@
 import { PannsError } from '../errors.js';
+import { halfToNumber } from './half.js';
 import { findDuplicateKey } from './json.js';
-import { openFile, type Source } from './source.js';
+import { openFile, readInto, type Source } from './source.js';
 
 /**
  * The safetensors format: 8 bytes of little-endian header length, a JSON header of names to
@@ -49,12 +50,13 @@ export interface SafetensorsFile {
   readonly metadata: Map<string, string>;
   readonly entries: Map<string, SafetensorsEntry>;
   /**
-   * Reads one tensor into memory of its own.
+   * Reads one tensor into memory of its own; given `memory` that holds it, an F32 tensor into the
+   * beginning of that, of which it is then a view.
    *
    * @throws PannsError `ERR_PANNS_OPTION` for a name that is not there, `ERR_PANNS_IO`,
    *   `ERR_PANNS_CHECKPOINT` when the file became shorter
    */
-  read(name: string): Promise<SafetensorsTensor>;
+  read(name: string, memory?: Uint8Array): Promise<SafetensorsTensor>;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -152,7 +154,7 @@ export async function safetensorsIn(source: Source): Promise<SafetensorsFile> {
   const text = await source.read(PREFIX_BYTES, headerBytes);
   const { metadata, entries } = parseHeader(text, PREFIX_BYTES + headerBytes, size, path);
   const close = () => source.close();
-  const read = async (name: string) => {
+  const read = async (name: string, memory?: Uint8Array) => {
     const entry = entries.get(name);
     if (entry === undefined) {
       throw new PannsError('ERR_PANNS_OPTION', `there is no tensor named "${name}"`, {
@@ -160,8 +162,9 @@ export async function safetensorsIn(source: Source): Promise<SafetensorsFile> {
         actual: name,
       });
     }
-    const bytes = await source.read(entry.byteOffset, entry.byteLength);
-    return tensorFrom(entry.dtype, entry.shape, bytes);
+    const { dtype, shape, byteOffset, byteLength } = entry;
+    const own = dtype === 'F32' ? memory : undefined;
+    return tensorFrom(dtype, shape, await readInto(source, byteOffset, byteLength, own));
   };
   return { metadata, entries, read, close, [Symbol.asyncDispose]: close };
 }
@@ -188,16 +191,6 @@ export function toFloat32(tensor: SafetensorsTensor): Float32Array {
     default:
       return new Float32Array(tensor.data);
   }
-}
-
-/** IEEE 754 binary16: 1 sign bit, 5 exponent bits (bias 15), 10 fraction bits. */
-function halfToNumber(half: number): number {
-  const sign = half & 0x8000 ? -1 : 1;
-  const exponent = (half >> 10) & 31;
-  const fraction = half & 1023;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
 function damaged(where: string, what: string, expected?: unknown, actual?: unknown): PannsError {

@@ -13,6 +13,8 @@ export interface Source {
    * @throws PannsError `ERR_PANNS_CHECKPOINT` past the end, `ERR_PANNS_IO`
    */
   read(position: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** Fills memory that is there already. @throws PannsError as `read` */
+  fill(position: number, target: Uint8Array): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -32,7 +34,18 @@ export async function openFile(path: string): Promise<Source> {
     return {
       name: path,
       size,
-      read: (position, length) => readExactly(handle, position, length, path, size),
+      async read(position, length) {
+        // Before memory is asked for.
+        checkRange(position, length, size, path);
+        // Not Buffer.alloc: a small one would come from a shared pool, at any alignment.
+        const bytes = new Uint8Array(length);
+        await readExactly(handle, position, bytes, path);
+        return bytes;
+      },
+      async fill(position, target) {
+        checkRange(position, target.byteLength, size, path);
+        await readExactly(handle, position, target, path);
+      },
       close: () => handle.close(),
     };
   } catch (error) {
@@ -51,6 +64,10 @@ export function sourceOf(bytes: Uint8Array, name: string): Source {
       // A copy: what is read may be changed, and starts aligned.
       return new Uint8Array(bytes.subarray(position, position + length));
     },
+    async fill(position, target) {
+      checkRange(position, target.byteLength, bytes.byteLength, name);
+      target.set(bytes.subarray(position, position + target.byteLength));
+    },
     close: async () => undefined,
   };
 }
@@ -65,14 +82,10 @@ function checkRange(position: number, length: number, size: number, name: string
 async function readExactly(
   handle: FileHandle,
   position: number,
-  length: number,
+  bytes: Uint8Array,
   path: string,
-  size: number,
-): Promise<Uint8Array<ArrayBuffer>> {
-  // Before memory is asked for.
-  checkRange(position, length, size, path);
-  // Not Buffer.alloc: a small one would come from a shared pool, at any alignment.
-  const bytes = new Uint8Array(length);
+): Promise<void> {
+  const length = bytes.byteLength;
   for (let done = 0; done < length; ) {
     const part = Math.min(length - done, READ_BYTES);
     let bytesRead: number;
@@ -87,5 +100,17 @@ async function readExactly(
     }
     done += bytesRead;
   }
+}
+
+/** Bytes of a source at the beginning of `memory`, or in memory of their own. */
+export async function readInto(
+  source: Source,
+  position: number,
+  length: number,
+  memory: Uint8Array | undefined,
+): Promise<Uint8Array> {
+  if (memory === undefined) return source.read(position, length);
+  const bytes = memory.subarray(0, length);
+  await source.fill(position, bytes);
   return bytes;
 }

@@ -32,12 +32,13 @@ export interface WeightsFile {
   /** Names of what the file also holds and is no tensor, such as `iteration` and `sampler`. */
   readonly ignored: readonly string[];
   /**
-   * Reads one tensor, row-major, into memory of its own.
+   * Reads one tensor, row-major, into memory of its own; given `memory` that holds it, an F32 tensor
+   * that lies in one piece into the beginning of that, of which it is then a view.
    *
    * @throws PannsError `ERR_PANNS_OPTION` for a name that is not there, `ERR_PANNS_IO`,
    *   `ERR_PANNS_CHECKPOINT` when the file changed, or its checksum is wrong
    */
-  read(name: string): Promise<SafetensorsTensor>;
+  read(name: string, memory?: Uint8Array): Promise<SafetensorsTensor>;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -92,7 +93,7 @@ async function safetensors(source: Source): Promise<WeightsFile> {
   // The names in files of this package are those of its models.
   const prefix = metadata.has(DESCRIPTION_KEY) ? '' : commonPrefix(entries);
   const rest = { format: 'safetensors', stateKey: '', metadata, ignored: [] } as const;
-  return weightsFile(source, rest, prefix, entries, (name) => read(name));
+  return weightsFile(source, rest, prefix, entries, (name, _, memory) => read(name, memory));
 }
 
 async function pth(source: Source, zip: boolean): Promise<WeightsFile> {
@@ -101,8 +102,8 @@ async function pth(source: Source, zip: boolean): Promise<WeightsFile> {
   const { metadata, ignored, path: stateKey, tensors } = state;
   const prefix = metadata.has(DESCRIPTION_KEY) ? '' : commonPrefix(tensors);
   const rest = { format: pickled.format, stateKey, metadata, ignored };
-  return weightsFile(source, rest, prefix, tensors, (name, tensor) =>
-    readTensor(source, name, tensor, pickled.storages.get(tensor.storage.key)),
+  return weightsFile(source, rest, prefix, tensors, (name, tensor, memory) =>
+    readTensor(source, name, tensor, pickled.storages.get(tensor.storage.key), memory),
   );
 }
 
@@ -111,7 +112,7 @@ function weightsFile<E extends WeightsEntry>(
   facts: Pick<WeightsFile, 'format' | 'stateKey' | 'metadata' | 'ignored'>,
   prefix: string,
   stored: ReadonlyMap<string, E>,
-  read: (name: string, entry: E) => Promise<SafetensorsTensor>,
+  read: (name: string, entry: E, memory?: Uint8Array) => Promise<SafetensorsTensor>,
 ): WeightsFile {
   const names = new Map([...stored.keys()].map((name) => [withoutPrefix(name, prefix), name]));
   const entries = new Map(
@@ -126,10 +127,10 @@ function weightsFile<E extends WeightsEntry>(
     ...facts,
     prefix,
     entries,
-    async read(name) {
+    async read(name, memory) {
       const own = names.get(name);
       const entry = own === undefined ? undefined : stored.get(own);
-      if (own !== undefined && entry !== undefined) return read(own, entry);
+      if (own !== undefined && entry !== undefined) return read(own, entry, memory);
       throw new PannsError('ERR_PANNS_OPTION', `there is no tensor named "${name}"`, {
         where: source.name,
         actual: name,
@@ -173,12 +174,15 @@ const CONVERTED_AT_ONCE = 1 << 17;
 /**
  * The values of a tensor as float32, as {@link toFloat32} has them, with pauses for the event loop.
  *
- * An F32 tensor's own data comes back, not a copy.
+ * An F32 tensor's own data comes back, not a copy; other types are widened into `memory` if it is given.
  */
-export async function asFloat32(tensor: SafetensorsTensor): Promise<Float32Array> {
+export async function asFloat32(
+  tensor: SafetensorsTensor,
+  memory?: Float32Array,
+): Promise<Float32Array> {
+  if (tensor.dtype === 'F32') return tensor.data;
   const { length } = tensor.data;
-  if (tensor.dtype === 'F32' || length <= CONVERTED_AT_ONCE) return toFloat32(tensor);
-  const values = new Float32Array(length);
+  const values = memory?.subarray(0, length) ?? new Float32Array(length);
   for (let at = 0; at < length; at += CONVERTED_AT_ONCE) {
     if (at > 0) await new Promise(setImmediate);
     const part = tensor.data.subarray(at, at + CONVERTED_AT_ONCE);

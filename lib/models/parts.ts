@@ -103,7 +103,7 @@ function beforeDropout(spec: Spec, node: number): number {
 }
 
 /** The nodes that lead to `nodes`, themselves `included` or not. */
-function ancestors(spec: Spec, nodes: readonly number[], included: boolean): Set<number> {
+export function ancestors(spec: Spec, nodes: readonly number[], included: boolean): Set<number> {
   const found = new Set<number>(included ? nodes : []);
   const wanted = new Set(nodes);
   for (let i = spec.nodes.length - 1; i >= 0; i--) {

@@ -50,3 +50,8 @@ export function callNativeSync<T>(where: string, body: () => T): T {
 export function allocate(length: number): Float32Array {
   return new Float32Array<ArrayBufferLike>(new SharedArrayBuffer(4 * length));
 }
+
+/** {@link allocate} for samples of 16 bits. */
+export function allocateInt16(length: number): Int16Array {
+  return new Int16Array<ArrayBufferLike>(new SharedArrayBuffer(2 * length));
+}

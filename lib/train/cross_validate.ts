@@ -3,6 +3,7 @@ import type { Fold } from '../data/split.js';
 import { checkOptions, PannsError } from '../errors.js';
 import type { Model } from '../inference/model.js';
 import type { Evaluation } from './evaluate.js';
+import { createFeatureStore, type FeatureStore } from './features.js';
 import { type RecipeOptions, recipeOptionNames } from './recipe.js';
 import { Trainer, type TrainingStep } from './trainer.js';
 
@@ -16,6 +17,11 @@ export interface CrossValidateOptions extends RecipeOptions {
   decode?: Decode | undefined;
   /** Whether decoded clips stay in memory during a round; default `'memory-int16'`. */
   cache?: 'memory-int16' | 'none' | undefined;
+  /**
+   * With `cacheFeatures`: features that other trainings have left, or will use. The rounds share theirs
+   * without it: of each clip they are computed once, as long as the models' frozen parts are equal.
+   */
+  features?: FeatureStore | undefined;
   /** Called after every step. */
   onStep?: ((fold: Fold, step: TrainingStep, totalSteps: number) => void) | undefined;
   /** Called after every round. */
@@ -50,7 +56,9 @@ export interface CrossValidation {
   readonly accuracy: Spread | undefined;
 }
 
-const OWN_OPTIONS = ['folds', 'model', 'decode', 'cache', 'onStep', 'onFold', 'signal'] as const;
+const OWN_OPTIONS = [
+  ...(['folds', 'model', 'decode', 'cache', 'features', 'onStep', 'onFold', 'signal'] as const),
+] as const;
 
 /**
  * Trains a fresh model on each fold's training set and evaluates it on the test set.
@@ -61,7 +69,8 @@ const OWN_OPTIONS = ['folds', 'model', 'decode', 'cache', 'onStep', 'onFold', 's
  */
 export async function crossValidate(options: CrossValidateOptions): Promise<CrossValidation> {
   checkOptions(options, [...OWN_OPTIONS, ...recipeOptionNames], 'crossValidate');
-  const { folds, model: make, decode, cache, onStep, onFold, signal, ...recipe } = options;
+  const { folds, model: make, decode, cache, onStep, onFold, signal, ...rest } = options;
+  const { features = createFeatureStore(), ...recipe } = rest;
   if (folds.length === 0) {
     const what = 'expected at least one fold';
     throw new PannsError('ERR_PANNS_OPTION', what, { where: 'crossValidate' });
@@ -71,7 +80,8 @@ export async function crossValidate(options: CrossValidateOptions): Promise<Cros
     const began = performance.now();
     using model = await make(fold);
     using trainer = new Trainer(model, {
-      ...{ ...recipe, decode, cache, signal, dataset: fold.train, validation: fold.test },
+      ...{ ...recipe, decode, cache, features, signal },
+      ...{ dataset: fold.train, validation: fold.test },
       // Once, after the last step.
       evaluateEvery: Number.MAX_SAFE_INTEGER,
     });

@@ -1,16 +1,27 @@
 import { createHash } from 'node:crypto';
 import { deserialize, serialize } from 'node:v8';
-import type { NativeGroup, NativeSession } from '../addon.js';
-import { AbortError, checkOptions, fromNative, isErrorCode, PannsError } from '../errors.js';
+import type { JoinOptions, NativeGroup, NativeSession } from '../addon.js';
+import {
+  AbortError,
+  checkOptions,
+  fromNative,
+  isErrorCode,
+  optionCheck,
+  PannsError,
+} from '../errors.js';
 import { callNative } from '../native/call.js';
 import { loadNative } from '../native.js';
-import { findLauncher, type Launcher, mpiLibraries } from './launcher.js';
+import { findLauncher, meetingPoint, mpiLibraries } from './launcher.js';
+import { meet } from './rendezvous.js';
+
+const check = optionCheck('openProcessGroup');
 
 /** Options of {@link openProcessGroup}. */
 export interface ProcessGroupOptions {
   /**
    * What sums gradients: `'mpi'`, the default, for models on the CPU; `'nccl'` for models on GPUs, one a
-   * process (MPI then only tells the processes of each other). No GPU has run that yet.
+   * process, which then meet through MPI, or over TCP where torchrun started them. No GPU has run that
+   * yet.
    */
   engine?: 'mpi' | 'nccl' | undefined;
   /** With `'nccl'`, the GPU of this process, and of its model; default {@link ProcessGroup.localRank}. */
@@ -20,6 +31,13 @@ export interface ProcessGroupOptions {
    * without end. Must cover an evaluation, during which all wait for the first process.
    */
   timeoutSeconds?: number | undefined;
+  /**
+   * Whether gradients are averaged beside the rest of the backward pass, as they come, or after it;
+   * default true. The results are the same, bit for bit.
+   */
+  overlap?: boolean | undefined;
+  /** How many bytes of gradients are averaged at once, at most; default 8 MiB. */
+  bucketBytes?: number | undefined;
 }
 
 /** What a training asks of the processes it runs in; {@link alone} is one by itself. */
@@ -54,7 +72,8 @@ const FLAG = { failed: 1, left: 2 } as const;
 const MOST_SECONDS = 14 * 24 * 3600;
 
 /**
- * Joins the processes that `mpirun`, `mpiexec` or `srun` started, one training in all of them:
+ * Joins the processes that `mpirun`, `mpiexec` or `srun` started, one training in all of them (for
+ * models on GPUs also torchrun, or whoever sets its variables):
  *
  * ```ts
  * await using group = await openProcessGroup(); // mpirun -n 2 node train.js
@@ -70,16 +89,15 @@ const MOST_SECONDS = 14 * 24 * 3600;
  */
 export async function openProcessGroup(options: ProcessGroupOptions = {}): Promise<ProcessGroup> {
   const where = 'openProcessGroup';
-  checkOptions(options, ['engine', 'gpu', 'timeoutSeconds'], where);
-  const { engine = 'mpi', timeoutSeconds = 1800 } = options;
-  if (engine !== 'mpi' && engine !== 'nccl') {
-    const what = `expected engine to be "mpi" or "nccl", got "${engine}"`;
-    throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: engine });
-  }
-  if (!(timeoutSeconds >= 0 && timeoutSeconds <= MOST_SECONDS)) {
-    const what = `expected timeoutSeconds to be a number in 0..${MOST_SECONDS}, got ${timeoutSeconds}`;
-    throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: timeoutSeconds });
-  }
+  checkOptions(options, ['engine', 'gpu', 'timeoutSeconds', 'overlap', 'bucketBytes'], where);
+  const { engine = 'mpi', timeoutSeconds = 1800, overlap = true, bucketBytes } = options;
+  check('engine', engine, engine === 'mpi' || engine === 'nccl', '"mpi" or "nccl"');
+  const bounded = timeoutSeconds >= 0 && timeoutSeconds <= MOST_SECONDS;
+  check('timeoutSeconds', timeoutSeconds, bounded, `a number in 0..${MOST_SECONDS}`);
+  check('overlap', overlap, typeof overlap === 'boolean', 'true or false');
+  const sized = bucketBytes === undefined || (Number.isSafeInteger(bucketBytes) && bucketBytes > 0);
+  check('bucketBytes', bucketBytes, sized, 'a whole number above 0');
+  const averaging: JoinOptions = { overlap, ...(bucketBytes !== undefined && { bucketBytes }) };
   const launcher = findLauncher();
   if (launcher === undefined) {
     const what =
@@ -87,25 +105,37 @@ export async function openProcessGroup(options: ProcessGroupOptions = {}): Promi
       'or with mpiexec or srun';
     throw new PannsError('ERR_PANNS_PARALLEL', what, { where });
   }
-  if (launcher.kind === 'torchrun') {
+  const { kind, rank, size, localRank } = launcher;
+  if (kind === 'torchrun' && engine === 'mpi') {
     const what =
-      "processes started with torchrun's variables have no MPI between them: start them with mpirun, " +
-      'mpiexec or srun';
+      "processes started with torchrun's variables have no MPI between them, which models on the CPU " +
+      'need: start them with mpirun, mpiexec or srun; or train on GPUs, with engine: "nccl"';
     throw new PannsError('ERR_PANNS_UNSUPPORTED', what, { where });
   }
-  const { kind, size } = launcher;
-  const libraries = mpiLibraries(kind);
   const addon = loadNative();
-  const mpi = await callNative(where, () => addon.openMpi({ libraries, size, timeoutSeconds }));
-  const group = new ProcessGroup(mpi, launcher);
+  const libraries = mpiLibraries(kind);
+  const found =
+    kind === 'torchrun'
+      ? await meet({ rank, size, ...meetingPoint(), timeoutSeconds })
+      : await callNative(where, () => addon.openMpi({ libraries, size, timeoutSeconds }));
+  const group = new ProcessGroup(found, { localRank, averaging });
   if (engine === 'mpi') return group;
-  const id = await group.first(() => callNative(where, () => addon.ncclId()));
-  const { rank, localRank } = group;
+  // In all, so that one that lacks NCCL says so before the others wait for it.
+  const own = await group.together(() => callNative(where, () => addon.ncclId(rank === 0)));
+  const id = await group.first(async () => own);
   const index = options.gpu ?? localRank;
   const nccl = await group.together(() =>
     callNative(where, () => addon.openNccl({ index, rank, size, id, timeoutSeconds })),
   );
-  return new ProcessGroup(nccl, launcher, group);
+  return new ProcessGroup(nccl, { localRank, averaging, below: group });
+}
+
+/** What a group is beside the exchanges of its engine. */
+interface Membership {
+  readonly localRank: number;
+  readonly averaging: JoinOptions;
+  /** That the processes met by. */
+  readonly below?: ProcessGroup;
 }
 
 /** Processes that train together; made by {@link openProcessGroup}. */
@@ -117,17 +147,14 @@ export class ProcessGroup implements Processes {
   /** The library underneath, and the file it came from. */
   readonly engine: string;
   readonly #native: NativeGroup;
-  /** That these processes met by. */
+  readonly #averaging: JoinOptions;
   readonly #below: ProcessGroup | undefined;
   #closed = false;
 
   /** @internal */
-  constructor(
-    native: NativeGroup,
-    { localRank }: Pick<Launcher, 'localRank'>,
-    below?: ProcessGroup,
-  ) {
+  constructor(native: NativeGroup, { localRank, averaging, below }: Membership) {
     this.#native = native;
+    this.#averaging = averaging;
     this.#below = below;
     this.rank = native.rank;
     this.size = native.size;
@@ -159,7 +186,7 @@ export class ProcessGroup implements Processes {
       const what = 'the model, recipe, data set or step is another one than in process 0';
       throw new PannsError('ERR_PANNS_PARALLEL', what, { where: `process ${this.rank}` });
     });
-    await callNative('join', () => session.join(this.#native));
+    await callNative('join', () => session.join(this.#native, this.#averaging));
   }
 
   /**

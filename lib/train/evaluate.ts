@@ -1,10 +1,11 @@
-import { probeAudio } from '../audio/decode.js';
 import { decodeClips } from '../audio/load.js';
 import { type Clip, type Dataset, requireClasses } from '../data/dataset.js';
+import { clipLengths } from '../data/lengths.js';
 import { createBatchLoader, type Decode, type DecodeRequest } from '../data/loader.js';
 import { sequentialSampler } from '../data/sampler.js';
 import { checkOptions, PannsError, throwIfAborted } from '../errors.js';
 import type { Model } from '../inference/model.js';
+import { allocateInt16 } from '../native/call.js';
 import { accuracy, taggingMetrics } from './metrics.js';
 
 /** Options of {@link evaluate}. */
@@ -79,7 +80,7 @@ export async function evaluate(
     cache: 'none',
   });
   // One size for all batches, so that the core compiles once; rows left over hold what was there.
-  const rows = new Float32Array(Math.min(batchSize, clips) * samples);
+  const rows = allocateInt16(Math.min(batchSize, clips) * samples);
   try {
     for await (const { waveform, indices } of loader) {
       throwIfAborted(signal);
@@ -183,23 +184,10 @@ export function singleLabels(clips: readonly Clip[]): number[] | undefined {
  * Files that do not say how long they are count as `most`.
  */
 export async function longestClipSeconds(dataset: Dataset, most: number): Promise<number> {
-  let longest = 0;
-  const paths = [...new Set(dataset.clips.map(({ path }) => path))];
-  const seconds = new Map<string, number>();
-  // As many at once as hide a network disk; opening a file is short work.
-  for (let i = 0; i < paths.length; i += 64) {
-    await Promise.all(
-      paths.slice(i, i + 64).map(async (path) => {
-        const info = await probeAudio(path).catch(() => undefined);
-        const known = info !== undefined && info.frames >= 0;
-        seconds.set(path, known ? info.frames / info.sampleRate : most);
-      }),
-    );
-  }
-  for (const { path, start = 0, duration = most } of dataset.clips) {
-    const rest = (seconds.get(path) ?? most) - start;
-    longest = Math.max(longest, Math.min(rest, duration, most));
-  }
+  const lengths = await clipLengths(dataset);
+  const longest = lengths.reduce((longest, length) => {
+    return Math.max(longest, Number.isNaN(length) ? most : Math.min(length, most));
+  }, 0);
   return Math.ceil(longest * 100 - 1e-6) / 100;
 }
 

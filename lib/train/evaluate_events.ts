@@ -1,7 +1,7 @@
 import type { StrongDataset } from '../data/strong.js';
 import { checkOptions, PannsError } from '../errors.js';
 import type { EventDetector } from '../inference/detector.js';
-import { createEventFinder, type DetectedEvent, type EventRules } from '../inference/events.js';
+import { createEventFinders, type DetectedEvent, type EventRules } from '../inference/events.js';
 import type { FileEvent } from '../metrics/event.js';
 import { type EventBasedMetrics, eventBasedMetrics } from '../metrics/event_based.js';
 import { type Psds, type PsdsScenario, psds, psdsScenarios } from '../metrics/psds.js';
@@ -67,43 +67,24 @@ export async function evaluateEvents(
   checkOptions(options, OPTION_NAMES, where);
   const { rules = {}, segmentSeconds, collarSeconds, offsetShare, onProgress, signal } = options;
   const { thresholds = THRESHOLDS } = options;
-  const reference = dataset.files.flatMap(({ id, events }) => {
-    return events.map(({ label, ...times }): FileEvent => {
-      return { file: id, ...times, label: dataset.classes[label] ?? '' };
-    });
-  });
-  const classes = dataset.classes.filter((name) => reference.some(({ label }) => label === name));
-  if (classes.length === 0) {
-    throw new PannsError('ERR_PANNS_DATA', 'expected events in the labels, got none', { where });
-  }
-  const unknown = classes.filter((label) => !detector.labels.includes(label));
-  if (unknown.length > 0) {
-    const what = `the model does not know ${unknown.join(', ')}`;
-    throw new PannsError('ERR_PANNS_DATA', what, { where, actual: unknown });
-  }
-  const found: FileEvent[] = [];
-  const operatingPoints = thresholds.map((): FileEvent[] => []);
+  const reference = referenceEvents(dataset);
+  const classes = comparedClasses(detector, dataset, where);
   const own = { ...detector.rules, ...rules, labels: classes };
   const points = thresholds.map((threshold) => ({ ...own, threshold, lowThreshold: undefined }));
+  const found: FileEvent[] = [];
+  const operatingPoints = points.map((): FileEvent[] => []);
+  const lists = [found, ...operatingPoints];
   for (const [i, { id, path }] of dataset.files.entries()) {
-    const lists = [found, ...operatingPoints];
-    const finders = [own, ...points].map((rule) => {
-      return createEventFinder(detector.labels, detector.hopSeconds, rule);
-    });
-    const add = (p: number, events: readonly DetectedEvent[]) => {
-      for (const { onset, offset, label } of events)
-        lists[p]?.push({ file: id, onset, offset, label });
+    const finders = createEventFinders(detector.labels, detector.hopSeconds, [own, ...points]);
+    const add = (events: readonly (readonly DetectedEvent[])[]) => {
+      for (const [p, list] of events.entries()) {
+        for (const event of list) lists[p]?.push(inFile(id, event));
+      }
     };
     const scored = detector.scores(path, { signal });
     let step = await scored.next();
-    for (; !step.done; step = await scored.next()) {
-      for (const [p, finder] of finders.entries()) {
-        add(p, await finder.push(step.value.scores));
-        // Fifty operating points in one go would hold up everything else.
-        await new Promise<void>((resolve) => setImmediate(resolve));
-      }
-    }
-    for (const [p, finder] of finders.entries()) add(p, finder.finish(step.value.seconds));
+    for (; !step.done; step = await scored.next()) add(await finders.push(step.value.scores));
+    add(finders.finish(step.value.seconds));
     onProgress?.(i + 1);
   }
   const durations = new Map(dataset.files.map(({ id, seconds }) => [id, seconds]));
@@ -121,4 +102,39 @@ export async function evaluateEvents(
     psds2: rate(psdsScenarios.psds2),
     found,
   };
+}
+
+/** The events of strong labels, by the paths as the labels write them. */
+export function referenceEvents({ classes, files }: StrongDataset): FileEvent[] {
+  return files.flatMap(({ id, events }) =>
+    events.map(({ label, onset, offset }) => {
+      return { file: id, onset, offset, label: classes[label] ?? '' };
+    }),
+  );
+}
+
+/**
+ * The classes that the labels name, in their order.
+ *
+ * @throws PannsError `ERR_PANNS_DATA` where there are none, or the model does not know one
+ */
+export function comparedClasses(
+  { labels }: EventDetector,
+  dataset: StrongDataset,
+  where: string,
+): string[] {
+  const named = new Set(referenceEvents(dataset).map(({ label }) => label));
+  const classes = dataset.classes.filter((label) => named.has(label));
+  if (classes.length === 0) {
+    throw new PannsError('ERR_PANNS_DATA', 'expected events in the labels, got none', { where });
+  }
+  const unknown = classes.filter((label) => !labels.includes(label));
+  if (unknown.length === 0) return classes;
+  const what = `the model does not know ${unknown.join(', ')}`;
+  throw new PannsError('ERR_PANNS_DATA', what, { where, actual: unknown });
+}
+
+/** A detected event as measures take it. */
+export function inFile(file: string, { onset, offset, label }: DetectedEvent): FileEvent {
+  return { file, onset, offset, label };
 }

@@ -1,5 +1,6 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
+import { PannsError } from '../errors.js';
 
 /** How this process was started beside others, by the variables that its launcher set. */
 export interface Launcher {
@@ -37,6 +38,31 @@ export function findLauncher(environment: Environment = process.env): Launcher |
     return { kind, rank, size, localRank: whole(localName) ?? 0 };
   }
   return undefined;
+}
+
+/** Where process 0 of those that torchrun started, or whoever sets its variables, is to be met. */
+export interface MeetingPoint {
+  readonly address: string;
+  readonly port: number;
+}
+
+/**
+ * By `MASTER_ADDR` and `MASTER_PORT`. torchrun's own agent listens at that port, and says so: the
+ * processes then meet at the next one. `PANNS_MASTER_PORT` names another.
+ *
+ * @throws PannsError `ERR_PANNS_PARALLEL` when a variable is missing or no port
+ */
+export function meetingPoint(environment: Environment = process.env): MeetingPoint {
+  const { MASTER_ADDR: address, MASTER_PORT, PANNS_MASTER_PORT } = environment;
+  const agent = environment.TORCHELASTIC_USE_AGENT_STORE === 'True';
+  const name = PANNS_MASTER_PORT === undefined ? 'MASTER_PORT' : 'PANNS_MASTER_PORT';
+  const text = PANNS_MASTER_PORT ?? MASTER_PORT ?? '';
+  const port = Number(text) + Number(agent && PANNS_MASTER_PORT === undefined);
+  if (address && /^\d{1,5}$/.test(text) && port >= 1 && port <= 65535) return { address, port };
+  const what = address
+    ? `expected ${name} to be a port of process 0's machine, got "${text}"`
+    : 'expected MASTER_ADDR and MASTER_PORT to say where process 0 is to be met, as torchrun sets them';
+  throw new PannsError('ERR_PANNS_PARALLEL', what, { where: 'openProcessGroup' });
 }
 
 /** The file names of the two binary interfaces: Open MPI's, and MPICH's, which Intel's MPI has too. */

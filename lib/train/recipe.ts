@@ -69,6 +69,11 @@ export interface RecipeOptions {
   sampler?: 'uniform' | 'balanced' | undefined;
   /** Longer clips are cut, shorter ones padded; default 10. */
   clipSeconds?: number | undefined;
+  /**
+   * Which part of longer clips is trained on: the beginning, the default, or another one each epoch that
+   * the seed fixes. Evaluation takes the beginning.
+   */
+  crop?: 'start' | 'random' | undefined;
   /** Of the order of clips, mixup, dropout and SpecAugment; default 0. */
   seed?: number | undefined;
   /** In steps; default once an epoch. Only with `validation`. */
@@ -84,10 +89,20 @@ export interface RecipeOptions {
    */
   frozenNorms?: 'eval' | 'train' | undefined;
   /**
+   * With `distributed`, whether norms see the rows of all processes, as if one had them, or each those of
+   * its own; default false.
+   */
+  syncNorms?: boolean | undefined;
+  /**
    * What multiplies the learning rate of parameters whose names begin so, as `{ conv_block: 0.1 }`; the
    * longest beginning counts, all others have 1.
    */
   lrScale?: Readonly<Record<string, number>> | undefined;
+  /**
+   * What multiplies the learning rate once more for each layer between a parameter and the scores:
+   * above 0, at most 1, the default. Layers are `conv_block3`, `features.7`, `bn0`.
+   */
+  layerDecay?: number | undefined;
   /**
    * Whether what the frozen part makes of each clip is computed once, as at inference (without dropout
    * and SpecAugment there), and only the head trains on it; default false. Needs all but the head
@@ -111,19 +126,22 @@ export interface Recipe {
   readonly mixupAlpha: number;
   readonly sampler: 'uniform' | 'balanced';
   readonly clipSeconds: number;
+  readonly crop: 'start' | 'random';
   readonly seed: number;
   readonly evaluateEvery: number | undefined;
   readonly freeze: Freeze;
   readonly frozenNorms: 'eval' | 'train';
+  readonly syncNorms: boolean;
   readonly lrScale: Readonly<Record<string, number>>;
+  readonly layerDecay: number;
   readonly cacheFeatures: boolean;
 }
 
 /** The names of {@link RecipeOptions}. */
 export const recipeOptionNames: readonly (keyof RecipeOptions)[] = [
   ...(['loss', 'optimizer', 'batchSize', 'epochs', 'steps', 'schedule', 'clipGradNorm'] as const),
-  ...(['mixup', 'sampler', 'clipSeconds', 'seed', 'evaluateEvery'] as const),
-  ...(['freeze', 'frozenNorms', 'lrScale', 'cacheFeatures'] as const),
+  ...(['mixup', 'sampler', 'clipSeconds', 'crop', 'seed', 'evaluateEvery'] as const),
+  ...(['freeze', 'frozenNorms', 'syncNorms', 'lrScale', 'layerDecay', 'cacheFeatures'] as const),
 ];
 
 const ADAM = {
@@ -166,6 +184,8 @@ export function resolveRecipe(
   const { batchSize = 32, epochs, steps, clipGradNorm = 0, sampler = 'uniform' } = options;
   const { clipSeconds = 10, seed = 0, evaluateEvery, mixup = false } = options;
   const { freeze = 'none', frozenNorms = 'eval', lrScale = {}, cacheFeatures = false } = options;
+  const { layerDecay = 1, crop = 'start' } = options;
+  const { syncNorms = false } = options;
   check('batchSize', batchSize, isWhole(batchSize, 1), 'a whole number >= 1');
   const both = epochs !== undefined && steps !== undefined;
   check('steps', steps, !both, 'absent beside epochs');
@@ -179,6 +199,8 @@ export function resolveRecipe(
     '"uniform" or "balanced"',
   );
   check('clipSeconds', clipSeconds, clipSeconds > 0 && clipSeconds <= 3600, 'a number in 0..3600');
+  const parts = crop === 'start' || (crop === 'random' && !cacheFeatures);
+  check('crop', crop, parts, '"start", or "random" without cacheFeatures');
   check('seed', seed, isWhole(seed, 0), 'a whole number in 0..2^53-1');
   const rare = evaluateEvery === undefined || isWhole(evaluateEvery, 1);
   check('evaluateEvery', evaluateEvery, rare, 'a whole number >= 1');
@@ -193,17 +215,29 @@ export function resolveRecipe(
   check('mixup', mixup, mixes, 'false for a model made with mixup: false');
   const follows = frozenNorms === 'train';
   check('frozenNorms', frozenNorms, follows || frozenNorms === 'eval', '"eval" or "train"');
+  check('syncNorms', syncNorms, typeof syncNorms === 'boolean', 'true or false');
   checkPrefixes('lrScale', Object.keys(lrScale), model.parameters);
   for (const [prefix, scale] of Object.entries(lrScale)) {
     const positive = isAtLeast(scale, 0) && scale > 0;
     check(`lrScale["${prefix}"]`, scale, positive, 'a number above 0 (freeze has no rate at all)');
   }
+  const shrinks = isAtLeast(layerDecay, 0) && layerDecay > 0 && layerDecay <= 1;
+  check('layerDecay', layerDecay, shrinks, 'a number above 0, at most 1');
   check('cacheFeatures', cacheFeatures, typeof cacheFeatures === 'boolean', 'true or false');
   check('frozenNorms', frozenNorms, !(cacheFeatures && follows), '"eval" with cacheFeatures');
   check('mixup', mixup, !(cacheFeatures && mixupAlpha > 0), 'false with cacheFeatures');
   return {
     ...{ loss, batchSize, epochs, steps, clipGradNorm, mixupAlpha, sampler, clipSeconds, seed },
-    ...{ evaluateEvery, freeze, frozenNorms, lrScale: { ...lrScale }, cacheFeatures },
+    ...{
+      evaluateEvery,
+      freeze,
+      frozenNorms,
+      syncNorms,
+      lrScale: { ...lrScale },
+      layerDecay,
+      crop,
+      cacheFeatures,
+    },
     optimizer: resolveOptimizer(options.optimizer),
     schedule: options.schedule ?? { kind: 'constant' },
   };

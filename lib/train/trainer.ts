@@ -5,7 +5,7 @@ import type { Batch, BatchLoader, Decode, LoaderState } from '../data/loader.js'
 import { checkOptions, PannsError, throwIfAborted } from '../errors.js';
 import { type Model, modelInternals } from '../inference/model.js';
 import { type LoadModelOptions, readModel } from '../inference/model_file.js';
-import { type Cut, cutBeforeTraining } from '../models/parts.js';
+import type { Cut } from '../models/parts.js';
 import { callNative } from '../native/call.js';
 import {
   type Best,
@@ -19,24 +19,22 @@ import {
 } from './checkpoint.js';
 import { alone, type Processes } from './distributed.js';
 import { TypedEmitter } from './emitter.js';
-import { checkClasses, clipSamples, type Evaluation, evaluate, rememberClips } from './evaluate.js';
+import { checkClasses, type Evaluation, evaluate, rememberClips } from './evaluate.js';
 import {
   computeFeatures,
   createFeatureLoader,
   evaluateFeatures,
   type Features,
 } from './features.js';
-import { frozenParameters } from './freeze.js';
 import {
-  nativeOptimizer,
   type Recipe,
   type RecipeOptions,
   recipeOptionNames,
   recipeOptions,
   recipeSchedule,
-  resolveRecipe,
 } from './recipe.js';
 import type { Schedule } from './schedule.js';
+import { EVALUATION_BATCH, planTraining, sessionOptions, type TrainingPlan } from './session.js';
 import {
   checkTraining,
   createTrainingLoader,
@@ -80,8 +78,6 @@ export interface TrainerEvents {
 /** Decoded validation clips that stay in memory: 800 clips of 5 s at 32 kHz. */
 const REMEMBERED_BYTES = 512 * 1024 ** 2;
 
-const EVALUATION_BATCH = 16;
-
 /** Recipes' seeds are below 2^53; masks of the process p are drawn from seed + p 2^53. */
 const SEED_BITS = 53n;
 
@@ -108,14 +104,10 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
   readonly totalSteps: number;
   readonly #options: TrainingOptions;
   readonly #schedule: Schedule;
-  readonly #samples: number;
   readonly #processes: Processes;
   readonly #decode: Decode;
   readonly #validationDecode: Decode;
-  /** The names of parameters that do not train. */
-  readonly #frozen: readonly string[];
-  /** Where the network is cut, with `cacheFeatures`. */
-  readonly #cut: Cut | undefined;
+  readonly #plan: TrainingPlan;
   readonly #features = new Map<Dataset, Features>();
   #restored: OpenCheckpoint | undefined;
   #starting: Promise<NativeSession> | undefined;
@@ -140,26 +132,19 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
       checkpoint,
       signal,
       distributed,
+      features,
       ...own
     } = options;
-    this.#options = { dataset, loader, validation, decode, cache, checkpoint, signal, distributed };
+    const data = { dataset, loader, validation, decode, cache, features };
+    this.#options = { ...data, checkpoint, signal, distributed };
     this.#processes = distributed ?? alone;
-    const { activation, mixup } = model.config;
-    const parameters = model
-      .parameters()
-      .flatMap(({ name, trainable }) => (trainable ? [name] : []));
     this.model = model;
-    this.recipe = resolveRecipe(own, { activation, mixup: mixup !== false, parameters });
-    const { description } = modelInternals(model);
-    this.#frozen = frozenParameters(this.recipe.freeze, description);
-    this.#cut = this.recipe.cacheFeatures
-      ? cutBeforeTraining(description, new Set(this.#frozen))
-      : undefined;
+    this.#plan = planTraining(model, own);
+    this.recipe = this.#plan.recipe;
     this.stepsPerEpoch = checkTraining(model, this.recipe, this.#options);
     const { epochs = 1, steps } = this.recipe;
     this.totalSteps = steps ?? Math.max(1, Math.round(epochs * this.stepsPerEpoch));
     this.#schedule = recipeSchedule(this.recipe, this.totalSteps);
-    this.#samples = clipSamples(model, this.recipe.clipSeconds);
     this.#decode = decode;
     this.#validationDecode = rememberClips(decode, REMEMBERED_BYTES);
   }
@@ -246,9 +231,9 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
       throw new PannsError('ERR_PANNS_OPTION', what, { where: 'Trainer.evaluate' });
     }
     const { signal } = this.#options;
-    if (this.#cut !== undefined) {
+    if (this.#plan.cut !== undefined) {
       checkClasses(this.model, dataset);
-      const features = await this.#featuresOf(dataset, this.#cut);
+      const features = await this.#featuresOf(dataset, this.#plan.cut);
       return evaluateFeatures(this.model, features, dataset, this.recipe.loss, signal);
     }
     return evaluate(this.model, dataset, {
@@ -321,25 +306,14 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
 
   async #open(): Promise<NativeSession> {
     const { addon, native, description } = modelInternals(this.model);
-    const { batchSize, mixupAlpha, loss, optimizer, frozenNorms, lrScale } = this.recipe;
     const restored = this.#restored;
     if (restored === undefined) await this.#processes.first(() => this.#checkFolder());
     else checkProcesses(restored, this.#processes.size);
     this.#loader ??= await this.#openLoader(restored?.state.loader);
-    const cut = this.#cut;
+    const { validation } = this.#options;
+    const options = sessionOptions(this.#plan, validation?.clips.length);
     const session = await callNative('Trainer', () =>
-      addon.createSession(native, description.spec, {
-        batch: batchSize,
-        samples: cut?.columns ?? this.#samples,
-        ...(cut && { from: cut.node }),
-        mixup: mixupAlpha > 0,
-        loss,
-        optimizer: nativeOptimizer(optimizer),
-        frozen: [...this.#frozen],
-        frozenNorms,
-        rates: { ...lrScale },
-        passesOff: [],
-      }),
+      addon.createSession(native, description.spec, options),
     );
     if (restored !== undefined) {
       await restoreOptimizer(restored, this.model, session);
@@ -369,10 +343,10 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
 
   async #openLoader(state: LoaderState | undefined): Promise<BatchLoader> {
     const { dataset } = this.#options;
-    if (this.#cut === undefined || dataset === undefined) {
+    if (this.#plan.cut === undefined || dataset === undefined) {
       return createTrainingLoader(this.model, this.recipe, this.#options, state);
     }
-    const features = await this.#featuresOf(dataset, this.#cut);
+    const features = await this.#featuresOf(dataset, this.#plan.cut);
     const { batchSize } = this.recipe;
     const sampler = trainingSampler(this.recipe, dataset, this.#processes);
     return createFeatureLoader(features, dataset, { sampler, batchSize }, state);
@@ -382,9 +356,9 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
   async #featuresOf(dataset: Dataset, cut: Cut): Promise<Features> {
     const known = this.#features.get(dataset);
     if (known !== undefined) return known;
-    const { dataset: training, validation, signal } = this.#options;
+    const { dataset: training, validation, signal, features: store } = this.#options;
     const features = await computeFeatures(this.model, cut, dataset, {
-      ...{ samples: this.#samples, decode: this.#decode, signal },
+      ...{ samples: this.#plan.samples, decode: this.#decode, signal, store },
       onProgress: (done, total) => this.emit('features', done, total),
     });
     if (dataset === training || dataset === validation) this.#features.set(dataset, features);
@@ -476,7 +450,7 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
   /** PyTorch's num_batches_tracked counts the batches that moved a norm's running statistics. */
   #countBatch(): void {
     const { description, counters } = modelInternals(this.model);
-    const still = new Set(this.recipe.frozenNorms === 'eval' ? this.#frozen : []);
+    const still = new Set(this.recipe.frozenNorms === 'eval' ? this.#plan.frozen : []);
     for (const { name, role } of description.stateDict) {
       if (role !== 'counter') continue;
       const path = name.slice(0, name.lastIndexOf('.'));

@@ -1,5 +1,6 @@
 import { decodeClips } from '../audio/load.js';
 import type { Dataset } from '../data/dataset.js';
+import { clipLengths } from '../data/lengths.js';
 import {
   type BatchLoader,
   createBatchLoader,
@@ -11,6 +12,7 @@ import { checkOptions, PannsError } from '../errors.js';
 import type { Model } from '../inference/model.js';
 import { alone, type Processes, type ProcessGroup } from './distributed.js';
 import { checkClasses, clipSamples, singleLabels } from './evaluate.js';
+import type { FeatureStore } from './features.js';
 import type { Recipe } from './recipe.js';
 
 /** Where checkpoints go. */
@@ -37,6 +39,8 @@ export interface TrainingOptions {
   /** Whether decoded clips stay in memory; default `'memory-int16'`. */
   cache?: 'memory-int16' | 'none' | undefined;
   checkpoint?: CheckpointOptions | undefined;
+  /** With `cacheFeatures`: where features are kept for other trainings ({@link createFeatureStore}). */
+  features?: FeatureStore | undefined;
   /** Stops the training after the step under way. */
   signal?: AbortSignal | undefined;
   /**
@@ -49,7 +53,7 @@ export interface TrainingOptions {
 /** The names of {@link TrainingOptions}. */
 export const trainingOptionNames: readonly (keyof TrainingOptions)[] = [
   ...(['dataset', 'loader', 'validation', 'decode', 'cache', 'checkpoint', 'signal'] as const),
-  'distributed',
+  ...(['distributed', 'features'] as const),
 ];
 
 /**
@@ -88,12 +92,12 @@ export function checkTraining(model: Model, recipe: Recipe, options: TrainingOpt
 }
 
 /** The loader of a training's batches, which goes on from `state`. */
-export function createTrainingLoader(
+export async function createTrainingLoader(
   model: Model,
   recipe: Recipe,
   { dataset, loader, cache, decode = decodeClips, distributed }: TrainingOptions,
   state: LoaderState | undefined,
-): BatchLoader {
+): Promise<BatchLoader> {
   if (dataset === undefined) return (loader as NonNullable<typeof loader>)(state);
   const { batchSize, mixupAlpha, seed, clipSeconds } = recipe;
   const { clips } = dataset;
@@ -102,6 +106,7 @@ export function createTrainingLoader(
     {
       ...{ clips, classes, batchSize, seed, cache, sampleRate, decode },
       samplesPerClip: clipSamples(model, clipSeconds),
+      lengths: recipe.crop === 'random' ? await clipLengths(dataset) : undefined,
       sampler: trainingSampler(recipe, dataset, distributed ?? alone),
       ...(mixupAlpha > 0 ? { mixup: true, mixupAlpha } : {}),
     },

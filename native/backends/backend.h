@@ -65,12 +65,19 @@ class Stream {
   virtual void launch(const Recording& recording) = 0;
 };
 
+class Collective;
+
+// What a sample of 16 bits stands for, as PANNs packs clips.
+constexpr float sample_of(int16_t code) { return static_cast<float>(code) / 32767.0f; }
+
 // Device addresses a kernel works on, bound once when a program is compiled. An output that nobody
 // uses is null and need not be computed.
 struct Args {
   std::vector<void*> in, out;
+  std::vector<void*> beside;  // the second form of an input (Device::bytes_beside); null: none
   void* workspace = nullptr;
   StepState* state = nullptr;
+  Collective* processes = nullptr;  // that the run is one of; null: this process alone
 };
 
 class Kernel {
@@ -78,7 +85,11 @@ class Kernel {
   virtual ~Kernel() = default;
   // Bytes of scratch memory; shared with the program's other kernels.
   virtual size_t workspace() const { return 0; }
-  // Called before the first enqueue and whenever a frozen input (a weight at inference) changed.
+  // Bytes of device memory that it keeps for itself from the first prepare on: a weight packed, a
+  // table. Making a kernel allocates none, so that a program can be planned without memory.
+  virtual size_t keeps() const { return 0; }
+  // Called before the first enqueue, and whenever parameters changed other than by an optimizer of
+  // this device: the time to pack weights.
   virtual void prepare(Stream&, const Args&) {}
   virtual void enqueue(Stream& stream, const Args& args) = 0;
 };
@@ -99,6 +110,15 @@ struct DeviceInfo {
   size_t memory_bytes = 0;  // in all; 0 if unknown
 };
 
+// Memory of a device at this moment, in bytes.
+struct MemoryState {
+  static constexpr size_t kUnknown = ~size_t{0};
+  // Allocated and not freed: through the device object, or, on a GPU, by this process.
+  size_t held = 0;
+  // What the system would still give to this process, others on the same device considered.
+  size_t free = kUnknown;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -107,12 +127,18 @@ class Device {
   virtual size_t alignment() const = 0;
   // Throws ERR_PANNS_OUT_OF_MEMORY naming the need and what is free.
   virtual std::unique_ptr<Memory> allocate(size_t bytes) = 0;
+  virtual MemoryState memory() const = 0;
+  // Parameters that train may have a second form beside them, in the same order, that kernels bring
+  // up to date in prepare() and optimizers write in the same pass: the bytes that it takes.
+  virtual size_t bytes_beside(size_t parameters) const { return 0; }
   virtual std::unique_ptr<Stream> stream() = 0;
   // Bytes that a value takes in this device's own layout.
   virtual size_t bytes(const ops::TensorSpec& value) const = 0;
   // Between the logical, row-major order of host memory and the device's layout.
   virtual void import_value(Stream&, const ops::TensorSpec& value, const float* host,
                             void* device) = 0;
+  // Samples of 16 bits to the floats they stand for, of a dense value: half the bytes on the way.
+  virtual void import_samples(Stream&, int64_t count, const int16_t* host, float* device) = 0;
   virtual void export_value(Stream&, const ops::TensorSpec& value, const void* device,
                             float* host) = 0;
   // While *flag is true, work under way may stop early with undefined results; null: never. For
@@ -121,9 +147,24 @@ class Device {
   // Whether the device has a kernel for the node as it stands, fused epilogue included.
   virtual bool supports(const NodeSpec& node) const = 0;
   virtual std::unique_ptr<Kernel> kernel(const NodeSpec& node) = 0;
+  // Whether making a kernel may take seconds, as where its code is compiled for the shape.
+  virtual bool compiles() const { return false; }
 };
 
-std::unique_ptr<Device> make_null_device();
+// Lets a device stop early for the length of one run.
+class CancelScope {
+ public:
+  CancelScope(Device& device, const std::atomic<bool>* flag) : device_(device) {
+    device_.set_cancel(flag);
+  }
+  ~CancelScope() { device_.set_cancel(nullptr); }
+
+ private:
+  Device& device_;
+};
+
+// `memory_limit`: bytes it has in all; 0 for no limit.
+std::unique_ptr<Device> make_null_device(size_t memory_limit = 0);
 // threads: 0 for one a core.
 std::unique_ptr<Device> make_cpu_device(int threads);
 

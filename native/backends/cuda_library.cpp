@@ -134,12 +134,11 @@ class GuardedKernel final : public Kernel {
   GuardedKernel(const CudaLibrary& library, std::unique_ptr<Kernel> kernel)
       : library_(library), kernel_(std::move(kernel)) {}
   size_t workspace() const override { return kernel_->workspace(); }
+  size_t keeps() const override { return kernel_->keeps(); }
   void prepare(Stream& stream, const Args& args) override {
     guarded(library_, [&] { kernel_->prepare(inner(stream), args); });
   }
-  void enqueue(Stream& stream, const Args& args) override {
-    guarded(library_, [&] { kernel_->enqueue(inner(stream), args); });
-  }
+  void enqueue(Stream& stream, const Args& args) override;
 
  private:
   const CudaLibrary& library_;
@@ -158,6 +157,14 @@ class GuardedDevice final : public Device {
     guarded(library_, [&] { memory = device_->allocate(bytes); });
     return memory;
   }
+  MemoryState memory() const override {
+    MemoryState state;
+    guarded(library_, [&] { state = device_->memory(); });
+    return state;
+  }
+  size_t bytes_beside(size_t parameters) const override {
+    return device_->bytes_beside(parameters);
+  }
   std::unique_ptr<Stream> stream() override {
     std::unique_ptr<Stream> made;
     guarded(library_, [&] { made = device_->stream(); });
@@ -171,6 +178,9 @@ class GuardedDevice final : public Device {
   void import_value(Stream& stream, const ops::TensorSpec& value, const float* host,
                     void* device) override {
     guarded(library_, [&] { device_->import_value(inner(stream), value, host, device); });
+  }
+  void import_samples(Stream& stream, int64_t count, const int16_t* host, float* device) override {
+    guarded(library_, [&] { device_->import_samples(inner(stream), count, host, device); });
   }
   void export_value(Stream& stream, const ops::TensorSpec& value, const void* device,
                     float* host) override {
@@ -186,6 +196,8 @@ class GuardedDevice final : public Device {
     guarded(library_, [&] { made = device_->kernel(node); });
     return std::make_unique<GuardedKernel>(library_, std::move(made));
   }
+  bool compiles() const override { return device_->compiles(); }
+  void set_cancel(const std::atomic<bool>* flag) override { device_->set_cancel(flag); }
 
  private:
   const CudaLibrary& library_;
@@ -201,18 +213,30 @@ class GuardedCollective final : public Collective {
   int size() const override { return processes_->size(); }
   std::string device() const override { return processes_->device(); }
   std::string engine() const override { return processes_->engine(); }
-  void sum(double* values, int64_t count, Cancel cancel) override {
-    guarded(library_, [&] { processes_->sum(values, count, cancel); });
+  Collective& inner() { return *processes_; }
+  void set_cancel(const std::atomic<bool>* flag) override { processes_->set_cancel(flag); }
+  void sum(double* values, int64_t count) override {
+    guarded(library_, [&] { processes_->sum(values, count); });
   }
-  void broadcast(void* bytes, int64_t count, int root, Cancel cancel) override {
-    guarded(library_, [&] { processes_->broadcast(bytes, count, root, cancel); });
+  void broadcast(void* bytes, int64_t count, int root) override {
+    guarded(library_, [&] { processes_->broadcast(bytes, count, root); });
   }
-  void average(Stream& stream, float* values, int64_t count, Cancel cancel) override {
-    guarded(library_, [&] { processes_->average(inner(stream), values, count, cancel); });
+  void share(Stream& stream, void* bytes, int64_t count) override {
+    guarded(library_, [&] { processes_->share(backends::inner(stream), bytes, count); });
   }
-  void share(Stream& stream, void* bytes, int64_t count, Cancel cancel) override {
-    guarded(library_, [&] { processes_->share(inner(stream), bytes, count, cancel); });
+  void sum(Stream& stream, double* values, int64_t count) override {
+    guarded(library_, [&] { processes_->sum(backends::inner(stream), values, count); });
   }
+  void begin_average(Stream& stream, float* values, int64_t count) override {
+    guarded(library_, [&] { processes_->begin_average(backends::inner(stream), values, count); });
+  }
+  void end_averages(Stream& stream) override {
+    guarded(library_, [&] { processes_->end_averages(backends::inner(stream)); });
+  }
+  void wait(Stream& stream) override {
+    guarded(library_, [&] { processes_->wait(backends::inner(stream)); });
+  }
+  void abandon() override { processes_->abandon(); }
   void leave() override {
     guarded(library_, [&] { processes_->leave(); });
   }
@@ -221,6 +245,16 @@ class GuardedCollective final : public Collective {
   const CudaLibrary& library_;
   std::unique_ptr<Collective> processes_;
 };
+
+void GuardedKernel::enqueue(Stream& stream, const Args& args) {
+  if (args.processes == nullptr) {
+    guarded(library_, [&] { kernel_->enqueue(inner(stream), args); });
+    return;
+  }
+  Args inside = args;
+  inside.processes = &static_cast<GuardedCollective*>(args.processes)->inner();
+  guarded(library_, [&] { kernel_->enqueue(inner(stream), inside); });
+}
 
 // The library, for whoever needs a GPU. Throws ERR_PANNS_CUDA_UNAVAILABLE.
 const CudaLibrary& available_library() {
@@ -258,10 +292,10 @@ std::unique_ptr<Device> make_cuda_device(const CudaOptions& options) {
   return std::make_unique<GuardedDevice>(available_library(), options);
 }
 
-std::string cuda_nccl_id() {
+std::string cuda_nccl_id(bool make) {
   const CudaLibrary& library = available_library();
   std::string id;
-  guarded(library, [&] { library.nccl_id(id); });
+  guarded(library, [&] { library.nccl_id(id, make); });
   return id;
 }
 

@@ -69,7 +69,7 @@ struct CudaLibrary {
                 std::string& what);
   void (*status)(CudaStatus& status);
   Device* (*make_device)(const CudaOptions& options);
-  void (*nccl_id)(std::string& id);
+  void (*nccl_id)(std::string& id, bool make);
   Collective* (*join_processes)(const NcclOptions& options);
 };
 
@@ -79,8 +79,9 @@ struct CudaLibrary {
 CudaStatus cuda_status();
 // Throws ERR_PANNS_CUDA_UNAVAILABLE with the status's reason and what mends it.
 std::unique_ptr<Device> make_cuda_device(const CudaOptions& options);
-// The same; and ERR_PANNS_PARALLEL where NCCL is missing or fails.
-std::string cuda_nccl_id();
+// The same; and ERR_PANNS_PARALLEL where NCCL is missing or fails. An identifier is made on
+// request.
+std::string cuda_nccl_id(bool make);
 std::unique_ptr<Collective> join_cuda_processes(const NcclOptions& options);
 
 }  // namespace panns::backends

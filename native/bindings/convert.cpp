@@ -39,23 +39,47 @@ Napi::Error to_js(Napi::Env env, const Error& error) {
   return e;
 }
 
-FloatInput::FloatInput(const Napi::Value& value, const std::string& where, int64_t expected,
-                       Job& job) {
-  PANNS_CHECK(value.IsTypedArray(), "ERR_PANNS_SHAPE", where, "expected a Float32Array");
+template <typename T>
+ArrayInput<T>::ArrayInput(const Napi::Value& value, const std::string& where, int64_t expected,
+                          Job& job) {
+  constexpr bool floats = std::is_same_v<T, float>;
+  const char* const wanted = floats ? "Float32Array" : "Int16Array";
+  PANNS_CHECK(value.IsTypedArray(), "ERR_PANNS_SHAPE", where, "expected a ", wanted);
   const ArrayInfo info = array_info(value);
-  PANNS_CHECK(info.type == napi_float32_array, "ERR_PANNS_SHAPE", where,
-              "expected a Float32Array, got another typed array");
+  PANNS_CHECK(info.type == (floats ? napi_float32_array : napi_int16_array), "ERR_PANNS_SHAPE",
+              where, "expected a ", wanted, ", got another typed array");
   size_ = static_cast<int64_t>(info.length);
   PANNS_CHECK(expected < 0 || size_ == expected, "ERR_PANNS_SHAPE", where, "expected ", expected,
               " values, got ", size_);
-  const auto* data = static_cast<const float*>(info.data);
+  const auto* data = static_cast<const T*>(info.data);
   if (info.shared) {
     shared_ = data;
     job.held.push_back(Napi::Persistent(value.As<Napi::Object>()));
   } else {
-    copy_ = std::make_shared<std::vector<float>>(data, data + size_);
+    copy_ = std::make_shared<std::vector<T>>(data, data + size_);
   }
 }
+
+template class ArrayInput<float>;
+template class ArrayInput<int16_t>;
+
+namespace {
+
+using EitherInput = std::variant<ArrayInput<float>, ArrayInput<int16_t>>;
+
+EitherInput either_input(const Napi::Value& value, const std::string& where, int64_t expected,
+                         Job& job) {
+  if (value.IsTypedArray() && array_info(value).type == napi_int16_array) {
+    return ArrayInput<int16_t>(value, where, expected, job);
+  }
+  return ArrayInput<float>(value, where, expected, job);
+}
+
+}  // namespace
+
+SampleInput::SampleInput(const Napi::Value& value, const std::string& where, int64_t expected,
+                         Job& job)
+    : input_(either_input(value, where, expected, job)) {}
 
 void take_cancel_flag(const Napi::Value& value, Job& job) {
   if (value.IsUndefined()) return;

@@ -5,12 +5,14 @@
 
 #include <stdexcept>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "bindings/engine.h"
 #include "core/error.h"
 #include "core/shape.h"
 #include "graph/graph.h"
+#include "graph/program.h"
 
 namespace panns::bindings {
 
@@ -36,20 +38,35 @@ auto guarded(Napi::Env env, Body&& body) -> decltype(body()) {
   }
 }
 
-// A Float32Array's values for a job on another thread. Over a SharedArrayBuffer they are read in
-// place and the array is held; any other memory could be detached, shrunk or changed meanwhile, so
-// it is copied now, which also fixes the values as they are at the call.
-class FloatInput {
+// A Float32Array's (or Int16Array's) values for a job on another thread. Over a SharedArrayBuffer
+// they are read in place and the array is held; any other memory could be detached, shrunk or
+// changed meanwhile, so it is copied now, which also fixes the values as they are at the call.
+template <typename T>
+class ArrayInput {
  public:
-  // Throws ERR_PANNS_SHAPE unless value is a Float32Array; expected < 0 accepts any length.
-  FloatInput(const Napi::Value& value, const std::string& where, int64_t expected, Job& job);
-  const float* data() const { return shared_ != nullptr ? shared_ : copy_->data(); }
+  // Throws ERR_PANNS_SHAPE unless value is an array of T; expected < 0 accepts any length.
+  ArrayInput(const Napi::Value& value, const std::string& where, int64_t expected, Job& job);
+  const T* data() const { return shared_ != nullptr ? shared_ : copy_->data(); }
   int64_t size() const { return size_; }
 
  private:
-  const float* shared_ = nullptr;
-  std::shared_ptr<std::vector<float>> copy_;
+  const T* shared_ = nullptr;
+  std::shared_ptr<std::vector<T>> copy_;
   int64_t size_ = 0;
+};
+using FloatInput = ArrayInput<float>;
+
+// Samples in either form.
+class SampleInput {
+ public:
+  // Throws ERR_PANNS_SHAPE unless value is a Float32Array or an Int16Array of that length.
+  SampleInput(const Napi::Value& value, const std::string& where, int64_t expected, Job& job);
+  graph::InputValues values() const {
+    return std::visit([](const auto& input) -> graph::InputValues { return input.data(); }, input_);
+  }
+
+ private:
+  std::variant<ArrayInput<float>, ArrayInput<int16_t>> input_;
 };
 
 // Lets a caller cancel the job by setting element 0 of a Uint8Array over a SharedArrayBuffer.

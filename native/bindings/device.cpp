@@ -1,5 +1,7 @@
 #include "bindings/device.h"
 
+#include <algorithm>
+
 #include "bindings/convert.h"
 
 namespace panns::bindings {
@@ -62,6 +64,9 @@ DeviceChoice to_device_choice(const Napi::Value& value) {
               "ERR_PANNS_DEVICE", "device", "expected 'cpu', 'cuda' or 'null', got '", choice.kind,
               "'");
   choice.threads = bounded(o, "threads", kMostThreads, " (one a core)");
+  if (o.Has("memoryLimit")) {
+    choice.memory_limit = static_cast<size_t>(std::max<int64_t>(0, integer(o, "memoryLimit")));
+  }
   if (o.Has("index")) choice.cuda.index = bounded(o, "index", kMostDevices, "");
   if (o.Has("precision")) choice.cuda.precision = text(o, "precision");
   if (o.Has("deterministic")) choice.cuda.deterministic = flag(o, "deterministic");
@@ -71,7 +76,7 @@ DeviceChoice to_device_choice(const Napi::Value& value) {
 
 std::unique_ptr<backends::Device> make_device(const DeviceChoice& choice) {
   if (choice.kind == "cuda") return backends::make_cuda_device(choice.cuda);
-  if (choice.kind == "null") return backends::make_null_device();
+  if (choice.kind == "null") return backends::make_null_device(choice.memory_limit);
   return backends::make_cpu_device(choice.threads);
 }
 

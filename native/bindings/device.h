@@ -13,11 +13,12 @@ namespace panns::bindings {
 struct DeviceChoice {
   std::string kind = "cpu";  // cpu, cuda, null
   int threads = 0;
+  size_t memory_limit = 0;  // of the null device; 0: none
   backends::CudaOptions cuda;
 };
 
-// {device, threads[, index, precision, deterministic, measurePlans]}; throws ERR_PANNS_DEVICE and
-// ERR_PANNS_OPTION.
+// {device, threads[, memoryLimit, index, precision, deterministic, measurePlans]}; throws
+// ERR_PANNS_DEVICE and ERR_PANNS_OPTION.
 DeviceChoice to_device_choice(const Napi::Value& value);
 
 // Opening a GPU takes up to a second: not for the event loop.

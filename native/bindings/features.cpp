@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdlib>
 
 #include "backends/cpu/logmel.h"
@@ -51,6 +52,15 @@ frontend::LogmelConfig to_config(const Napi::Value& value) {
   return c;
 }
 
+// The floats, or those that 16-bit samples stand for, which `room` then holds.
+const float* as_floats(const graph::InputValues& values, int64_t count, std::vector<float>& room) {
+  if (const auto* floats = std::get_if<const float*>(&values)) return *floats;
+  const int16_t* samples = std::get<const int16_t*>(values);
+  room.resize(static_cast<size_t>(count));
+  std::transform(samples, samples + count, room.begin(), backends::sample_of);
+  return room.data();
+}
+
 }  // namespace
 
 Napi::Function FeaturesHandle::define(Napi::Env env) {
@@ -73,12 +83,13 @@ Napi::Value FeaturesHandle::run(const Napi::CallbackInfo& info) {
     const auto output = kind == "logmel" ? cpu::LogmelOutput::rows : cpu::LogmelOutput::spectrum;
     state_->logmel.config().check_samples(samples);
     Job job;
-    const FloatInput waveform(info[0], "waveform", batch * samples, job);
+    const SampleInput waveform(info[0], "waveform", batch * samples, job);
     auto out = std::make_shared<std::vector<float>>();
     job.work = [=, s = state_](const auto&) {
       out->resize(static_cast<size_t>(s->logmel.output_size(batch, samples, output)));
-      s->logmel.run(s->pool, waveform.data(), batch, samples, output, out->data(),
-                    s->workspace.get());
+      std::vector<float> floats;
+      s->logmel.run(s->pool, as_floats(waveform.values(), batch * samples, floats), batch, samples,
+                    output, out->data(), s->workspace.get());
     };
     job.result = [out](Napi::Env env) { return to_array(env, *out); };
     return instance(info.Env()).compute->post(info.Env(), std::move(job));

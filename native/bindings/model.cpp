@@ -23,9 +23,33 @@ Napi::Value shape_array(Napi::Env env, const Shape& shape) {
   return list;
 }
 
+// A job that answers with what `of` gives: its parts, the device, what is free, the largest batch.
+Napi::Value examine(Napi::Env env, std::shared_ptr<ModelState> model, int64_t batch, bool search,
+                    std::function<graph::NeedOf()> of) {
+  auto fit = std::make_shared<graph::Fit>();
+  Job job;
+  job.work = [=](const auto&) { *fit = graph::examine(*model->device, batch, of(), search); };
+  job.result = [=](Napi::Env e) -> Napi::Value {
+    auto o = Napi::Object::New(e);
+    const auto set = [&](const char* name, auto value) { o.Set(name, static_cast<double>(value)); };
+    o.Set("device", model->device->info().kind);
+    set("weights", fit->need.weights);
+    set("gradients", fit->need.gradients);
+    set("optimizer", fit->need.optimizer);
+    set("activations", fit->need.activations);
+    set("scratch", fit->need.scratch);
+    set("kernels", fit->need.kernels);
+    if (fit->free != backends::MemoryState::kUnknown) set("free", fit->free);
+    if (search) set("largestBatch", fit->largest);
+    return o;
+  };
+  return instance(env).compute->post(env, std::move(job));
+}
+
 }  // namespace
 
-std::unique_ptr<graph::Program> compile_inference(ModelState& model, const Inference& inference,
+std::unique_ptr<graph::Program> compile_inference(const ModelState& model, backends::Device& device,
+                                                  const Inference& inference,
                                                   const std::vector<std::string>& passes_off) {
   graph::Spec spec = model.spec;
   for (const auto& name : inference.outputs) {
@@ -43,7 +67,7 @@ std::unique_ptr<graph::Program> compile_inference(ModelState& model, const Infer
   g.outputs = wanted;
   if (!has(passes_off, "prune")) graph::prune(g);
   if (!has(passes_off, "fold_batch_norm")) graph::fold_batch_norm(g);
-  if (!has(passes_off, "fuse")) graph::fuse(g, *model.device, passes_off);
+  if (!has(passes_off, "fuse")) graph::fuse(g, device, passes_off);
   std::vector<void*> bound(g.values.size(), nullptr);
   for (size_t v = 0; v < g.values.size(); ++v) {
     const auto kind = g.values[v].kind;
@@ -52,7 +76,23 @@ std::unique_ptr<graph::Program> compile_inference(ModelState& model, const Infer
   }
   graph::Program::Options options;
   options.reuse_memory = !has(passes_off, "plan");
-  return std::make_unique<graph::Program>(std::move(g), *model.device, bound, options);
+  return std::make_unique<graph::Program>(std::move(g), device, bound, options);
+}
+
+graph::NeedOf need_of(const ModelState& model, const Inference& inference) {
+  return [&model, inference](backends::Device& dry, int64_t batch) {
+    Inference sized = inference;
+    sized.batch = batch;
+    graph::Need n = compile_inference(model, dry, sized, {})->need();
+    n.weights = model.parameters->bytes();
+    return n;
+  };
+}
+
+bool ModelState::drop_program() {
+  if (programs.empty()) return false;
+  programs.pop_back();
+  return true;
 }
 
 graph::Program& ModelState::program(const Inference& inference) {
@@ -63,8 +103,13 @@ graph::Program& ModelState::program(const Inference& inference) {
   }
   Cached* hit = programs.empty() ? nullptr : &programs.front();
   if (hit == nullptr || !(hit->inference == inference)) {
-    if (programs.size() >= kPrograms) programs.pop_back();
-    programs.push_front({inference, compile_inference(*this, inference, {}), 0});
+    if (programs.size() >= kPrograms) drop_program();
+    graph::FitOptions fit{spec.name};
+    fit.make_room = [this] { return drop_program(); };
+    auto made = graph::make_fitting(*device, inference.batch, need_of(*this, inference), fit, [&] {
+      return compile_inference(*this, *device, inference, {});
+    });
+    programs.push_front({inference, std::move(made), 0});
     hit = &programs.front();
   }
   if (hit->version != parameters->version()) {
@@ -83,6 +128,11 @@ Napi::Function ModelHandle::define(Napi::Env env) {
        InstanceMethod<&ModelHandle::initialise>("initialise"),
        InstanceMethod<&ModelHandle::get>("get"), InstanceMethod<&ModelHandle::set>("set"),
        InstanceMethod<&ModelHandle::infer>("infer"), InstanceMethod<&ModelHandle::text>("text"),
+       InstanceMethod<&ModelHandle::memory>("memory"),
+       InstanceMethod<&ModelHandle::session_memory>("sessionMemory"),
+       InstanceMethod<&ModelHandle::choose_inference_plan>("chooseInferencePlan"),
+       InstanceMethod<&ModelHandle::choose_training_plan>("chooseTrainingPlan"),
+       InstanceMethod<&ModelHandle::held>("held"),
        InstanceMethod<&ModelHandle::dispose>("dispose")});
 }
 
@@ -151,7 +201,7 @@ Napi::Value ModelHandle::infer(const Napi::CallbackInfo& info) {
     const auto s = state();
     const int64_t batch = batch_size(info[1]), samples = sample_count(info[2]);
     Job job;
-    const FloatInput waveform(info[0], "waveform", batch * samples, job);
+    const SampleInput waveform(info[0], "waveform", batch * samples, job);
     const auto outputs = strings(info[3], "outputs");
     take_cancel_flag(info[4], job);
     Inference inference{batch, samples, outputs};
@@ -163,11 +213,7 @@ Napi::Value ModelHandle::infer(const Napi::CallbackInfo& info) {
     job.work = [=](const std::atomic<bool>& cancel) {
       graph::Program& p = s->program(inference);
       backends::Stream& stream = s->parameters->stream();
-      const graph::ValueId in = p.input(inference.from < 0 ? "waveform" : "features");
-      if (in != graph::kNoValue) {
-        stream.upload(p.address(in), waveform.data(),
-                      static_cast<size_t>(waveform.size()) * sizeof(float));
-      }
+      p.set_input(stream, inference.from < 0 ? "waveform" : "features", waveform.values());
       PANNS_CHECK(p.run(stream, {}, &cancel), "ABORT_ERR", "", "the operation was aborted");
       for (const auto& name : outputs) {
         const graph::ValueId v = p.output(name);
@@ -199,10 +245,43 @@ Napi::Value ModelHandle::text(const Napi::CallbackInfo& info) {
             {[=](const auto&) {
                std::vector<std::string> outputs;
                for (const auto& [name, node] : s->spec.outputs) outputs.push_back(name);
-               *dump = compile_inference(*s, {batch, samples, outputs}, off)->text();
+               *dump = compile_inference(*s, *s->device, {batch, samples, outputs}, off)->text();
              },
              [dump](Napi::Env env) -> Napi::Value { return Napi::String::New(env, *dump); },
              {}});
+  });
+}
+
+Napi::Value ModelHandle::memory(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto s = state();
+    const Inference inference{batch_size(info[0]), sample_count(info[1]),
+                              strings(info[2], "outputs")};
+    return examine(info.Env(), s, inference.batch, info[3].ToBoolean(),
+                   [=] { return need_of(*s, inference); });
+  });
+}
+
+Napi::Value ModelHandle::session_memory(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto s = state();
+    const graph::Spec spec = to_spec(info[0]);
+    const auto options = to_session_options(info[1]);
+    return examine(info.Env(), s, options.batch, info[2].ToBoolean(),
+                   [=] { return train::Session::need_of(*s->parameters, spec, options); });
+  });
+}
+
+Napi::Value ModelHandle::held(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto s = state();
+    auto bytes = std::make_shared<size_t>();
+    Job job;
+    job.work = [=](const auto&) { *bytes = s->device->memory().held; };
+    job.result = [bytes](Napi::Env env) -> Napi::Value {
+      return Napi::Number::New(env, static_cast<double>(*bytes));
+    };
+    return instance(info.Env()).compute->post(info.Env(), std::move(job));
   });
 }
 

@@ -39,11 +39,17 @@ struct ModelState {
   std::list<Cached> programs;
 
   graph::Program& program(const Inference& inference);
+  // Drops the program that was used least recently; false when there is none.
+  bool drop_program();
 };
 
-// The inference graph with its passes, bound to parameters.
-std::unique_ptr<graph::Program> compile_inference(ModelState& model, const Inference& inference,
+// The inference graph with its passes, bound to the model's parameters, on its device or on one
+// that only counts.
+std::unique_ptr<graph::Program> compile_inference(const ModelState& model, backends::Device& device,
+                                                  const Inference& inference,
                                                   const std::vector<std::string>& passes_off);
+// What inference would need with a batch of another size. The model must outlive it.
+graph::NeedOf need_of(const ModelState& model, const Inference& inference);
 
 class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
  public:
@@ -61,6 +67,11 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   Napi::Value set(const Napi::CallbackInfo& info);
   Napi::Value infer(const Napi::CallbackInfo& info);
   Napi::Value text(const Napi::CallbackInfo& info);
+  Napi::Value memory(const Napi::CallbackInfo& info);
+  Napi::Value session_memory(const Napi::CallbackInfo& info);
+  Napi::Value choose_inference_plan(const Napi::CallbackInfo& info);
+  Napi::Value choose_training_plan(const Napi::CallbackInfo& info);
+  Napi::Value held(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
 
   std::shared_ptr<ModelState> state_;

@@ -40,7 +40,8 @@ Napi::Value GroupHandle::sum(const Napi::CallbackInfo& info) {
         std::make_shared<std::vector<double>>(given.Data(), given.Data() + given.ElementLength());
     Job job;
     job.work = [values, processes = processes()](const auto& cancel) {
-      processes->sum(values->data(), static_cast<int64_t>(values->size()), &cancel);
+      processes->set_cancel(&cancel);
+      processes->sum(values->data(), static_cast<int64_t>(values->size()));
     };
     job.result = [values](Napi::Env env) -> Napi::Value {
       auto out = Napi::Float64Array::New(env, values->size());
@@ -63,10 +64,11 @@ Napi::Value GroupHandle::broadcast(const Napi::CallbackInfo& info) {
         std::make_shared<std::vector<uint8_t>>(given.Data(), given.Data() + given.ElementLength());
     Job job;
     job.work = [=](const auto& cancel) {
+      p->set_cancel(&cancel);
       double length = p->rank() == root ? static_cast<double>(bytes->size()) : 0;
-      p->sum(&length, 1, &cancel);
+      p->sum(&length, 1);
       bytes->resize(static_cast<size_t>(length));
-      p->broadcast(bytes->data(), static_cast<int64_t>(bytes->size()), root, &cancel);
+      p->broadcast(bytes->data(), static_cast<int64_t>(bytes->size()), root);
     };
     job.result = [bytes](Napi::Env env) -> Napi::Value {
       auto out = Napi::Uint8Array::New(env, bytes->size());
@@ -124,7 +126,9 @@ Napi::Value nccl_id(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     auto id = std::make_shared<std::string>();
     Job job;
-    job.work = [id](const auto&) { *id = backends::cuda_nccl_id(); };
+    job.work = [id, make = info[0].ToBoolean().Value()](const auto&) {
+      *id = backends::cuda_nccl_id(make);
+    };
     job.result = [id](Napi::Env env) -> Napi::Value {
       auto out = Napi::Uint8Array::New(env, id->size());
       std::copy(id->begin(), id->end(), out.Data());

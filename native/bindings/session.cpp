@@ -9,6 +9,9 @@ namespace {
 // More than a spec may have.
 constexpr int64_t kNodes = 1 << 20;
 
+// More than any model's gradients have.
+constexpr int64_t kBytes = int64_t{1} << 40;
+
 train::Optimizer to_optimizer(const Napi::Value& value) {
   PANNS_CHECK(value.IsObject(), "ERR_PANNS_OPTION", "optimizer", "expected an object");
   const auto o = value.As<Napi::Object>();
@@ -51,6 +54,7 @@ train::SessionOptions to_session_options(const Napi::Value& value) {
       options.rates[prefix] = number(rates, prefix.c_str());
     }
   }
+  if (given(o, "syncNorms")) options.sync_norms = flag(o, "syncNorms");
   options.passes_off = strings(o.Get("passesOff"), "passesOff");
   graph::check_passes(options.passes_off);
   return options;
@@ -94,8 +98,18 @@ Napi::Value SessionHandle::join(const Napi::CallbackInfo& info) {
                     info[0].As<Napi::Object>().InstanceOf(instance(info.Env()).group.Value()),
                 "ERR_PANNS_OPTION", "session", "expected a group of processes");
     const auto processes = GroupHandle::Unwrap(info[0].As<Napi::Object>())->processes();
+    PANNS_CHECK(info[1].IsObject(), "ERR_PANNS_OPTION", "join", "expected options as an object");
+    const auto o = info[1].As<Napi::Object>();
+    train::JoinOptions options;
+    if (given(o, "overlap")) options.overlap = flag(o, "overlap");
+    if (given(o, "bucketBytes")) {
+      options.bucket_bytes =
+          static_cast<size_t>(integer(o.Get("bucketBytes"), "bucketBytes", 1, kBytes));
+    }
     Job job;
-    job.work = [=](const std::atomic<bool>& cancel) { s->session->join(processes, &cancel); };
+    job.work = [=](const std::atomic<bool>& cancel) {
+      s->session->join(processes, options, &cancel);
+    };
     return instance(info.Env()).compute->post(info.Env(), std::move(job));
   });
 }
@@ -106,7 +120,7 @@ Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
     const train::Session& session = *s->session;
     const int64_t clips = session.clips();
     Job job;
-    const FloatInput waveform(info[0], "waveform", clips * session.options().samples, job);
+    const SampleInput waveform(info[0], "waveform", clips * session.options().samples, job);
     const FloatInput target(info[1], "target", clips * session.classes(), job);
     std::optional<FloatInput> lambda;
     if (session.options().mixup) lambda.emplace(info[2], "lambda", clips, job);
@@ -117,7 +131,7 @@ Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
     auto result = std::make_shared<train::StepResult>();
     job.work = [=](const std::atomic<bool>& cancel) {
       *result = s->session->step(
-          {waveform.data(), target.data(), lambda ? lambda->data() : nullptr, state, update},
+          {waveform.values(), target.data(), lambda ? lambda->data() : nullptr, state, update},
           &cancel);
       PANNS_CHECK(!result->cancelled, "ABORT_ERR", "", "the operation was aborted");
     };
@@ -193,7 +207,7 @@ Napi::Value SessionHandle::trains(const Napi::CallbackInfo& info) {
 Napi::Value SessionHandle::cost(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     auto o = Napi::Object::New(info.Env());
-    o.Set("bytes", static_cast<double>(state()->session->bytes()));
+    o.Set("bytes", static_cast<double>(state()->session->need().added()));
     o.Set("flops", state()->session->flops());
     return o;
   });
@@ -207,7 +221,7 @@ Napi::Value SessionHandle::text(const Napi::CallbackInfo& info) {
 
 void SessionHandle::adopt(std::shared_ptr<SessionState> state) {
   state_ = std::move(state);
-  external_.set(Env(), state_->session->bytes());
+  external_.set(Env(), state_->session->need().added());
 }
 
 void SessionHandle::dispose(const Napi::CallbackInfo& info) {
@@ -226,9 +240,31 @@ Napi::Value create_session(const Napi::CallbackInfo& info) {
     const graph::Spec spec = to_spec(info[1]);
     const auto options = to_session_options(info[2]);
     Job job;
+    std::optional<Inference> evaluation;
+    if (const auto o = info[2].As<Napi::Object>(); given(o, "evaluation")) {
+      PANNS_CHECK(o.Get("evaluation").IsObject(), "ERR_PANNS_OPTION", "evaluation",
+                  "expected an object");
+      const auto e = o.Get("evaluation").As<Napi::Object>();
+      evaluation = {batch_size(e.Get("batch")), options.samples,
+                    strings(e.Get("outputs"), "outputs")};
+    }
     job.work = [=](const auto&) {
-      state->session = std::make_unique<train::Session>(*state->model->device,
-                                                        *state->model->parameters, spec, options);
+      ModelState& model = *state->model;
+      graph::FitOptions fit{model.spec.name};
+      // An evaluation that finds no memory would end a training that has long been under way.
+      if (evaluation) {
+        const auto other =
+            graph::examine(*model.device, evaluation->batch, need_of(model, *evaluation), false);
+        fit.reserve = other.need.added();
+        fit.reserved = "evaluations";
+      }
+      fit.make_room = [&] { return model.drop_program(); };
+      state->session =
+          graph::make_fitting(*model.device, options.batch,
+                              train::Session::need_of(*model.parameters, spec, options), fit, [&] {
+                                return std::make_unique<train::Session>(
+                                    *model.device, *model.parameters, spec, options);
+                              });
     };
     job.result = [=](Napi::Env e) -> Napi::Value {
       const Napi::Object handle = instance(e).session.New({});

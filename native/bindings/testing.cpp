@@ -256,7 +256,7 @@ Napi::Value null_step(const Napi::CallbackInfo& info) {
     auto o = Napi::Object::New(env);
     o.Set("text", session.text());
     o.Set("runs", runs);
-    o.Set("bytes", static_cast<double>(session.bytes()));
+    o.Set("bytes", static_cast<double>(session.need().added()));
     return o;
   });
 }

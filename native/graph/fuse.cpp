@@ -59,6 +59,43 @@ const Row kRows[] = {
      }},
 };
 
+// A norm of the batch after a convolution that has the sums of what it writes: the norm then reads
+// its input once. The sums are added in no fixed order, so only a device that may do so offers it.
+constexpr const char* kStatistics = "conv+statistics";
+
+bool is_off(const std::vector<std::string>& off, const char* name) {
+  return std::find(off.begin(), off.end(), name) != off.end();
+}
+
+int take_statistics(Graph& g, const backends::Device& device) {
+  std::map<ValueId, size_t> conv_of;
+  int taken = 0;
+  for (size_t i = 0; i < g.nodes.size(); ++i) {
+    if (g.nodes[i].op == Op::conv && !g.nodes[i].frozen) conv_of[g.nodes[i].out[0]] = i;
+    if (g.nodes[i].op != Op::batch_norm || !conv_of.count(g.nodes[i].in[0])) continue;
+    Node &norm = g.nodes[i], &conv = g.nodes[conv_of[norm.in[0]]];
+    auto& to = std::get<ops::BatchNormAttrs>(norm.attrs);
+    auto& from = std::get<ops::ConvAttrs>(conv.attrs);
+    const bool local = to.training && !to.over_processes && to.axis == ops::Axis::channel;
+    if (!local || conv.out.size() > 1) continue;
+    const ops::TensorSpec sums{Shape{from.out_channels}, ops::Form::dense};
+    backends::NodeSpec giver = node_spec(g, conv), taker = node_spec(g, norm);
+    std::get<ops::ConvAttrs>(giver.attrs).statistics = true;
+    std::get<ops::BatchNormAttrs>(taker.attrs).from_sums = true;
+    giver.out.insert(giver.out.end(), {sums, sums});
+    taker.in.insert(taker.in.end(), {sums, sums});
+    if (!device.supports(taker) || !device.supports(giver)) continue;
+    from.statistics = to.from_sums = true;
+    for (int k = 0; k < 2; ++k) {
+      const ValueId v = g.add_value({"v" + std::to_string(g.values.size()), sums});
+      conv.out.push_back(v);
+      norm.in.push_back(v);
+    }
+    ++taken;
+  }
+  return taken;
+}
+
 }  // namespace
 
 backends::NodeSpec node_spec(const Graph& g, const Node& n) {
@@ -71,6 +108,7 @@ backends::NodeSpec node_spec(const Graph& g, const Node& n) {
 std::vector<std::string> fusion_names() {
   std::vector<std::string> names;
   for (const Row& row : kRows) names.push_back(row.name);
+  names.push_back(kStatistics);
   return names;
 }
 
@@ -103,7 +141,7 @@ int fuse(Graph& g, const backends::Device& device, const std::vector<std::string
         if (row.head != h.op || row.tail != n.op || !(row.training ? g.training : h.frozen)) {
           continue;
         }
-        if (std::find(off.begin(), off.end(), row.name) != off.end()) continue;
+        if (is_off(off, row.name)) continue;
         backends::NodeSpec fused = node_spec(g, h);
         if (!row.take(fused.attrs, n.attrs)) continue;
         fused.out[0] = g.spec(n.out[0]);
@@ -128,6 +166,7 @@ int fuse(Graph& g, const backends::Device& device, const std::vector<std::string
     if (!gone[i]) kept.push_back(std::move(g.nodes[i]));
   }
   g.nodes = std::move(kept);
+  if (g.training && !is_off(off, kStatistics)) taken += take_statistics(g, device);
   return taken;
 }
 

@@ -78,6 +78,7 @@ struct ParseOptions {
   // training: whether a parameter of that name stays as it is. A norm whose gamma and beta do uses
   // its running statistics, as at inference. Null: none.
   std::function<bool(const std::string&)> still;
+  bool sync_norms = false;  // training: norms see the rows of all processes
 };
 
 // Training-only ops (dropout, spec_augment, mixup) are left out at inference, and mixup unless it

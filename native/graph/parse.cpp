@@ -109,6 +109,7 @@ Graph parse(const Spec& spec, const ParseOptions& options) {
       const bool still =
           options.still && options.still(s.path + ".weight") && options.still(s.path + ".bias");
       bn->training = options.training && !still;
+      bn->over_processes = bn->training && options.sync_norms;
     }
     if (auto* conv = std::get_if<ops::ConvAttrs>(&attrs)) conv->frozen = !options.training;
     if (def.params != nullptr) {

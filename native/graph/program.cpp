@@ -7,7 +7,7 @@
 namespace panns::graph {
 
 Program::Program(Graph graph, backends::Device& device, const std::vector<void*>& bound,
-                 Options options)
+                 Options options, const std::vector<void*>& beside)
     : graph_(std::move(graph)), device_(device), options_(options), address_(bound) {
   graph_.verify();
   address_.resize(graph_.values.size(), nullptr);
@@ -29,7 +29,7 @@ Program::Program(Graph graph, backends::Device& device, const std::vector<void*>
   }
   workspace_ = (workspace_ + device.alignment() - 1) / device.alignment() * device.alignment();
   arena_ = device.allocate(std::max<size_t>(plan_.arena_bytes + workspace_, device.alignment()));
-  state_ = device.allocate(sizeof(backends::StepState));
+  state_ = device.allocate(std::max(sizeof(backends::StepState), device.alignment()));
   for (size_t v = 0; v < address_.size(); ++v) {
     if (plan_.offset[v] != Plan::kNowhere) address_[v] = arena_->data() + plan_.offset[v];
   }
@@ -37,13 +37,31 @@ Program::Program(Graph graph, backends::Device& device, const std::vector<void*>
   for (size_t i = 0; i < steps_.size(); ++i) {
     backends::Args& args = steps_[i].args;
     const Node& n = graph_.nodes[i];
-    for (ValueId v : n.in) args.in.push_back(address(v));
+    for (ValueId v : n.in) {
+      args.in.push_back(address(v));
+      args.beside.push_back(static_cast<size_t>(v) < beside.size() ? beside[v] : nullptr);
+    }
     for (ValueId v : n.out) {
       args.out.push_back(uses[static_cast<size_t>(v)] > 0 ? address(v) : nullptr);
     }
     args.workspace = arena_->data() + plan_.arena_bytes;
     args.state = reinterpret_cast<backends::StepState*>(state_->data());
   }
+}
+
+Need Program::need() const {
+  Need n;
+  n.scratch = workspace_;
+  n.activations = arena_->bytes() - workspace_;
+  n.kernels = state_->bytes();
+  for (const Step& s : steps_) n.kernels += s.kernel->keeps();
+  return n;
+}
+
+void Program::join(backends::Collective* processes, Follow follow) {
+  for (Step& s : steps_) s.args.processes = processes;
+  follow_ = std::move(follow);
+  recording_.reset();
 }
 
 void Program::refresh(backends::Stream& stream) {
@@ -53,25 +71,25 @@ void Program::refresh(backends::Stream& stream) {
   }
 }
 
-namespace {
-
-// Lets a device stop early for the length of one run.
-class CancelScope {
- public:
-  CancelScope(backends::Device& device, const std::atomic<bool>* flag) : device_(device) {
-    device_.set_cancel(flag);
+void Program::set_input(backends::Stream& stream, const std::string& name,
+                        const InputValues& values) {
+  const ValueId v = input(name);
+  if (v == kNoValue) return;
+  const int64_t count = graph_.spec(v).shape.size();
+  PANNS_CHECK(!std::visit([](const auto* p) { return p == nullptr; }, values), "ERR_PANNS_SHAPE",
+              name, "expected values, got none");
+  if (const auto* samples = std::get_if<const int16_t*>(&values)) {
+    PANNS_CHECK(name == "waveform", "ERR_PANNS_SHAPE", name, "expected floats, got 16-bit samples");
+    device_.import_samples(stream, count, *samples, static_cast<float*>(address(v)));
+  } else {
+    stream.upload(address(v), std::get<const float*>(values),
+                  static_cast<size_t>(count) * sizeof(float));
   }
-  ~CancelScope() { device_.set_cancel(nullptr); }
-
- private:
-  backends::Device& device_;
-};
-
-}  // namespace
+}
 
 bool Program::run(backends::Stream& stream, const backends::StepState& state,
                   const std::atomic<bool>* cancel) {
-  const CancelScope scope(device_, cancel);
+  const backends::CancelScope scope(device_, cancel);
   const auto cancelled = [&] {
     return cancel != nullptr && cancel->load(std::memory_order_relaxed);
   };
@@ -81,9 +99,11 @@ bool Program::run(backends::Stream& stream, const backends::StepState& state,
     return true;
   }
   if (options_.capture) stream.begin_capture();
-  for (Step& s : steps_) {
+  for (size_t i = 0; i < steps_.size(); ++i) {
     if (cancelled()) return false;
+    const Step& s = steps_[i];
     if (!s.constant) s.kernel->enqueue(stream, s.args);
+    if (follow_) follow_(stream, i);
   }
   if (options_.capture) {
     recording_ = stream.end_capture();

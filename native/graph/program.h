@@ -2,15 +2,21 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "backends/backend.h"
 #include "graph/graph.h"
+#include "graph/need.h"
 #include "graph/plan.h"
 
 namespace panns::graph {
+
+// What an input is given as: floats, or samples of 16 bits (backends::sample_of).
+using InputValues = std::variant<const float*, const int16_t*>;
 
 class Program {
  public:
@@ -19,12 +25,22 @@ class Program {
     bool capture = true;       // record the run once and replay it, where the device can
   };
 
-  // `bound` gives the addresses of values that live outside the arena, null for the others.
+  // `bound` gives the addresses of values that live outside the arena, null for the others, and
+  // `beside` those of their second forms (backends::Args), where there are any.
   // Throws ERR_PANNS_OUT_OF_MEMORY with what the plan needs.
-  Program(Graph graph, backends::Device& device, const std::vector<void*>& bound, Options options);
+  Program(Graph graph, backends::Device& device, const std::vector<void*>& bound, Options options,
+          const std::vector<void*>& beside = {});
+
+  // From here on each run is one of several processes: kernels that sum over them use `processes`,
+  // and `follow(stream, i)` adds to the run, after the node i.
+  using Follow = std::function<void(backends::Stream&, size_t node)>;
+  void join(backends::Collective* processes, Follow follow);
 
   // Constant nodes and kernels' own forms of frozen weights; call when the parameters changed.
   void refresh(backends::Stream& stream);
+  // Uploads an input; one that the graph does not read is passed over. Throws ERR_PANNS_SHAPE for a
+  // null address, and for samples of 16 bits where none are wanted.
+  void set_input(backends::Stream& stream, const std::string& name, const InputValues& values);
   // Uploads the state and runs all nodes. Returns false if `cancel` became true on the way (the
   // results are then undefined); checked between nodes where the device does not capture.
   bool run(backends::Stream& stream, const backends::StepState& state,
@@ -37,6 +53,8 @@ class Program {
   // The value of that name among inputs; kNoValue if the graph does not read it.
   ValueId input(const std::string& name) const;
   ValueId output(const std::string& name) const;
+  // What it takes of device memory beside the values that live elsewhere.
+  Need need() const;
   // Bytes of the arena, scratch memory included.
   size_t bytes() const { return plan_.arena_bytes + workspace_; }
   double flops() const { return flops_; }
@@ -60,6 +78,7 @@ class Program {
   std::unique_ptr<backends::Memory> arena_, state_;
   std::vector<Step> steps_;
   std::unique_ptr<backends::Recording> recording_;
+  Follow follow_;
 };
 
 }  // namespace panns::graph

@@ -84,6 +84,8 @@ BatchNormAttrs BatchNormAttrs::parse(AttrMap& map) {
 std::string BatchNormAttrs::text() const {
   std::string s = axis == Axis::freq ? "freq" : "channel";
   s += training ? " batch" : " running";
+  if (over_processes) s += " of all";
+  if (from_sums) s += " from sums";
   if (relu) s += " +relu";
   if (avg_pool_2x2) s += " +avg_pool_2x2";
   if (dropout.p > 0) s += " +dropout(" + dropout.text() + ")";
@@ -122,6 +124,7 @@ std::string ConvAttrs::text() const {
   if (bias) s += " +bias";
   if (relu) s += " +relu";
   if (avg_pool_2x2) s += " +avg_pool_2x2";
+  if (statistics) s += " +statistics";
   return s;
 }
 

@@ -60,7 +60,9 @@ struct BatchNormAttrs {
   Axis axis = Axis::channel;
   float eps = 1e-5f, momentum = 0.1f;
   bool training = false;
-  bool zero_gamma = false;  // initialise gamma to 0: the last norm of a residual branch
+  bool over_processes = false;  // training: the batch is that of all processes, equal parts of it
+  bool zero_gamma = false;      // initialise gamma to 0: the last norm of a residual branch
+  bool from_sums = false;       // training, set by fusion only: the sums of x and of x^2 are given
   // epilogue: y = dropout(avg_pool_2x2(relu(norm(x))))
   bool relu = false, avg_pool_2x2 = false;
   DropoutAttrs dropout{};
@@ -94,6 +96,8 @@ struct ConvAttrs {
   Init init = Init::xavier;
   // epilogue, set by fusion only: y = avg_pool_2x2(relu(conv(x) + bias))
   bool relu = false, avg_pool_2x2 = false;
+  // Set by fusion only: also the sums of y and of y^2 over all but channels.
+  bool statistics = false;
   // The weight does not change between calls, so a backend may keep it in a form of its own.
   bool frozen = false;
   // backward_data needs the extent of the input it restores.

@@ -1,6 +1,7 @@
 // batch_norm: y = gamma * (x - mean) / sqrt(var + eps) + beta per channel, or per mel bin (axis
 // freq: PANNs' bn0), with an optional epilogue relu, 2x2 average pool, dropout (fusion only).
-// In training the node also yields the batch's mean and 1/sqrt(var + eps), which backward needs.
+// In training the node also yields the batch's mean and 1/sqrt(var + eps), which backward needs;
+// the sums of x and of x^2 are inputs 5 and 6 where the node before has them.
 #include "ops/op.h"
 
 namespace panns::ops {
@@ -16,7 +17,7 @@ Specs infer(const Attrs& attrs, const Specs& in, const std::string& where) {
   const int64_t c = features(a, in[0].shape);
   PANNS_CHECK(a.axis == Axis::channel || in[0].shape[1] == 1, "ERR_PANNS_SHAPE", where,
               "expected one channel when the norm is over frequency, got ", in[0].shape);
-  for (size_t i = 1; i < 5; ++i) {
+  for (size_t i = 1; i < (a.from_sums ? 7 : 5); ++i) {
     PANNS_CHECK(in[i].shape == Shape{c}, "ERR_PANNS_SHAPE", where, "expected ", c,
                 " features, got ", in[i].shape, " (x is ", in[0].shape, ")");
   }
@@ -33,7 +34,9 @@ Specs infer(const Attrs& attrs, const Specs& in, const std::string& where) {
 }
 
 void grad(GradContext& g) {
-  const auto& a = as<BatchNormAttrs>(g.attrs());
+  auto a = as<BatchNormAttrs>(g.attrs());
+  // The sums lead back to x, whose gradient has their part in it.
+  a.from_sums = false;
   // (x, gamma, beta, mean, invstd, dy) to (dx, dgamma, dbeta); of a norm that does not train the
   // running statistics are given, which are constants: dx = dy gamma / sqrt(var + eps).
   const ValueId mean = a.training ? g.output(1) : g.input(3);

@@ -1,5 +1,6 @@
 // conv: cross-correlation of (N, C, T, F) with (O, C / groups, kT, kF), as torch.nn.Conv2d; a 1-d
-// network is the same with F = 1. The epilogue (bias, relu, 2x2 average pool) is set by fusion.
+// network is the same with F = 1. The epilogue (bias, relu, 2x2 average pool, sums) is set by
+// fusion.
 #include "ops/op.h"
 
 namespace panns::ops {
@@ -31,7 +32,9 @@ Specs infer(const Attrs& attrs, const Specs& in, const std::string& where) {
     y[2] /= 2;
     y[3] /= 2;
   }
-  return {{y, Form::map}};
+  if (!a.statistics) return {{y, Form::map}};
+  const TensorSpec sums{Shape{a.out_channels}, Form::dense};
+  return {{y, Form::map}, sums, sums};
 }
 
 void grad(GradContext& g) {
@@ -39,6 +42,7 @@ void grad(GradContext& g) {
   const Shape& x = g.spec(g.input(0)).shape;
   a.in_extent = {x[2], x[3]};
   a.in_channels = x[1];
+  a.statistics = false;
   if (g.wants(1)) {
     const auto out = g.emit(Op::conv_backward_weight, a, {g.input(0), g.grad()});
     g.add(1, out[0]);

@@ -28,11 +28,11 @@ Error unpacked(const std::string& text, int rank) {
 
 }  // namespace
 
-void together(backends::Collective& processes, backends::Collective::Cancel cancel,
-              const std::function<void()>& body) {
+double together(backends::Collective& processes, const std::function<double()>& body) {
   std::optional<Error> own;
+  double value = 0;
   try {
-    body();
+    value = body();
   } catch (const Error& e) {
     own = e;
   } catch (const std::bad_alloc&) {
@@ -43,6 +43,7 @@ void together(backends::Collective& processes, backends::Collective::Cancel canc
   // As lib/train/distributed.ts lays them out: a flag a process, and one number more.
   const int size = processes.size(), rank = processes.rank();
   std::vector<double> flags(static_cast<size_t>(size) + 1, 0.0);
+  flags.back() = value;
   if (own.has_value()) flags[static_cast<size_t>(rank)] = kFailed;
   const auto first_with = [&](double flag) {
     return static_cast<int>(std::find(flags.begin(), flags.begin() + size, flag) - flags.begin());
@@ -50,17 +51,17 @@ void together(backends::Collective& processes, backends::Collective::Cancel canc
   std::string text;
   int failed = size;
   try {
-    processes.sum(flags.data(), size + 1, cancel);
+    processes.sum(flags.data(), size + 1);
     const int left = first_with(kLeft);
     PANNS_CHECK(left == size, "ERR_PANNS_PARALLEL", cat("process ", rank), "process ", left,
                 " has left while the others go on");
     failed = first_with(kFailed);
-    if (failed == size) return;
+    if (failed == size) return flags.back();
     if (failed == rank) text = packed(*own);
     double length = static_cast<double>(text.size());
-    processes.sum(&length, 1, cancel);
+    processes.sum(&length, 1);
     text.resize(static_cast<size_t>(length));
-    processes.broadcast(text.data(), static_cast<int64_t>(text.size()), failed, cancel);
+    processes.broadcast(text.data(), static_cast<int64_t>(text.size()), failed);
   } catch (const Error&) {
     // What happened here says more than that it could not be told.
     if (own.has_value()) throw *own;

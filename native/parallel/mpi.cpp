@@ -1,96 +1,21 @@
 #include "parallel/mpi.h"
 
-#include <dlfcn.h>
-
 #include <algorithm>
-#include <chrono>
-#include <thread>
 
 #include "core/error.h"
-#include "parallel/mpi_abi.h"
+#include "parallel/exchange_thread.h"
+#include "parallel/mpi_interface.h"
 
 namespace panns::parallel {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 // MPI counts in int; pieces of a GiB keep clear of its end.
 constexpr int64_t kMostFloats = int64_t{1} << 28;
 constexpr int64_t kMostBytes = int64_t{1} << 30;
 
-// A process that waits for a slower one looks at once for this long, then ever more seldom, at most
-// a thousand times a second.
-constexpr auto kEagerly = std::chrono::microseconds(200);
-constexpr auto kSeldom = std::chrono::milliseconds(1);
-
 // What MPI is to this process: it can be begun once, and by one thread.
 enum class Life { unused, begun, ended };
 std::atomic<Life> life{Life::unused};
-
-// Handles are addresses in one interface and ints in the other; requests are handles.
-template <typename Handle>
-struct Mpi {
-  Handle world, float32, float64, byte, plus, errors_return;
-  void *in_place, *status_ignore;
-
-  int (*init_thread)(int*, char***, int, int*);
-  int (*finalize)();
-  int (*comm_rank)(Handle, int*);
-  int (*comm_size)(Handle, int*);
-  int (*comm_set_errhandler)(Handle, Handle);
-  int (*error_string)(int, char*, int*);
-  int (*get_library_version)(char*, int*);
-  int (*iallreduce)(const void*, void*, int, Handle, Handle, Handle, Handle*);
-  int (*ibcast)(void*, int, Handle, int, Handle, Handle*);
-  int (*test)(Handle*, int*, void*);
-
-  // Throws naming the function that the library lacks.
-  void bind(void* library, const std::string& path) {
-    const auto find = [&](const char* name, auto& function) {
-      function =
-          reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
-      PANNS_CHECK(function != nullptr, "ERR_PANNS_PARALLEL", path,
-                  "expected MPI 3.0 or newer; it has no function ", name);
-    };
-    find("MPI_Init_thread", init_thread);
-    find("MPI_Finalize", finalize);
-    find("MPI_Comm_rank", comm_rank);
-    find("MPI_Comm_size", comm_size);
-    find("MPI_Comm_set_errhandler", comm_set_errhandler);
-    find("MPI_Error_string", error_string);
-    find("MPI_Get_library_version", get_library_version);
-    find("MPI_Iallreduce", iallreduce);
-    find("MPI_Ibcast", ibcast);
-    find("MPI_Test", test);
-  }
-};
-
-Mpi<void*> open_mpi_interface(void* library) {
-  const auto object = [&](const char* name) { return dlsym(library, name); };
-  Mpi<void*> mpi{};
-  mpi.world = object(PANNS_OMPI_COMM_WORLD);
-  mpi.float32 = object(PANNS_OMPI_FLOAT);
-  mpi.float64 = object(PANNS_OMPI_DOUBLE);
-  mpi.byte = object(PANNS_OMPI_BYTE);
-  mpi.plus = object(PANNS_OMPI_SUM);
-  mpi.errors_return = object(PANNS_OMPI_ERRORS_RETURN);
-  mpi.in_place = PANNS_OMPI_IN_PLACE;
-  mpi.status_ignore = PANNS_OMPI_STATUS_IGNORE;
-  return mpi;
-}
-
-Mpi<int> mpich_interface() {
-  Mpi<int> mpi{};
-  mpi.world = PANNS_MPICH_COMM_WORLD;
-  mpi.float32 = PANNS_MPICH_FLOAT;
-  mpi.float64 = PANNS_MPICH_DOUBLE;
-  mpi.byte = PANNS_MPICH_BYTE;
-  mpi.plus = PANNS_MPICH_SUM;
-  mpi.errors_return = PANNS_MPICH_ERRORS_RETURN;
-  mpi.in_place = PANNS_MPICH_IN_PLACE;
-  mpi.status_ignore = PANNS_MPICH_STATUS_IGNORE;
-  return mpi;
-}
 
 template <typename Handle>
 class MpiCollective final : public backends::Collective {
@@ -98,8 +23,81 @@ class MpiCollective final : public backends::Collective {
   MpiCollective(Mpi<Handle> mpi, void* library, const std::string& path, const MpiOptions& options)
       : mpi_(mpi), timeout_(options.timeout_seconds) {
     mpi_.bind(library, path);
+    thread_.call([&] { begin(path); });
+    PANNS_CHECK(options.expected_size == 0 || size_ == options.expected_size, "ERR_PANNS_PARALLEL",
+                path, "expected ", options.expected_size, " processes, as the launcher says, got ",
+                size_, ": this MPI is not the launcher's; PANNS_MPI_LIBRARY names its libmpi.so");
+    verify(path);
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  std::string device() const override { return "cpu"; }
+  std::string engine() const override { return engine_; }
+  void set_cancel(const std::atomic<bool>* flag) override { cancel_ = flag; }
+
+  void sum(double* values, int64_t count) override {
+    wait(reduce(values, count, mpi_.float64, nullptr), Wait::seldom);
+  }
+
+  void broadcast(void* bytes, int64_t count, int root) override {
+    auto* at = static_cast<std::byte*>(bytes);
+    for (; count > 0; at += kMostBytes, count -= kMostBytes) {
+      const auto piece = static_cast<int>(std::min(count, kMostBytes));
+      wait(exchange(
+               "MPI_Ibcast",
+               [=, this](Handle* request) {
+                 return mpi_.ibcast(at, piece, mpi_.byte, root, mpi_.world, request);
+               },
+               nullptr),
+           Wait::eagerly);
+    }
+  }
+
+  void share(backends::Stream& stream, void* bytes, int64_t count) override {
+    stream.synchronize();
+    broadcast(bytes, count, 0);
+  }
+
+  void sum(backends::Stream& stream, double* values, int64_t count) override {
+    stream.synchronize();
+    sum(values, count);
+  }
+
+  void begin_average(backends::Stream& stream, float* values, int64_t count) override {
+    stream.synchronize();
+    const float share = 1.0f / static_cast<float>(size_);
+    for (; count > 0; values += kMostFloats, count -= kMostFloats) {
+      const int64_t piece = std::min(count, kMostFloats);
+      averages_.push_back(reduce(values, piece, mpi_.float32, [=] {
+        for (int64_t i = 0; i < piece; ++i) values[i] *= share;
+      }));
+    }
+  }
+
+  void end_averages(backends::Stream&) override {
+    for (const auto& average : std::exchange(averages_, {})) wait(average, Wait::eagerly);
+  }
+
+  void wait(backends::Stream& stream) override { stream.synchronize(); }
+
+  void abandon() override {
+    averages_.clear();
+    thread_.abandon();
+  }
+
+  void leave() override {
+    if (life.exchange(Life::ended) != Life::begun || !thread_.whole()) return;
+    thread_.call([this] { check(mpi_.finalize(), "MPI_Finalize"); });
+  }
+
+ private:
+  using Wait = ExchangeThread::Wait;
+  using Ticket = ExchangeThread::Ticket;
+
+  // On the thread, as all calls of MPI. It alone makes them, though the process has other threads.
+  void begin(const std::string& path) {
     int level = 0, length = 0;
-    // Only this thread calls MPI, though the process has others.
     PANNS_CHECK(
         mpi_.init_thread(nullptr, nullptr, PANNS_MPI_THREAD_FUNNELED, &level) == PANNS_MPI_SUCCESS,
         "ERR_PANNS_PARALLEL", path, "MPI_Init_thread failed");
@@ -111,113 +109,51 @@ class MpiCollective final : public backends::Collective {
     engine_ = cat(version.substr(0, version.find(',')), " (", path, ")");
     check(mpi_.comm_rank(mpi_.world, &rank_), "MPI_Comm_rank");
     check(mpi_.comm_size(mpi_.world, &size_), "MPI_Comm_size");
-    PANNS_CHECK(options.expected_size == 0 || size_ == options.expected_size, "ERR_PANNS_PARALLEL",
-                path, "expected ", options.expected_size, " processes, as the launcher says, got ",
-                size_, ": this MPI is not the launcher's; PANNS_MPI_LIBRARY names its libmpi.so");
-    verify(path);
   }
 
-  int rank() const override { return rank_; }
-  int size() const override { return size_; }
-  std::string device() const override { return "cpu"; }
-  std::string engine() const override { return engine_; }
-
-  void sum(double* values, int64_t count, Cancel cancel) override {
-    reduce(values, static_cast<int>(count), mpi_.float64, Patience::seldom, cancel);
+  // Sums over all processes in place; finish follows.
+  Ticket reduce(void* values, int64_t count, Handle type, std::function<void()> finish) {
+    const auto call = [=, this](Handle* request) {
+      return mpi_.iallreduce(mpi_.in_place, values, static_cast<int>(count), type, mpi_.plus,
+                             mpi_.world, request);
+    };
+    return exchange("MPI_Iallreduce", call, std::move(finish));
   }
 
-  void broadcast(void* bytes, int64_t count, int root, Cancel cancel) override {
-    check_whole();
-    auto* at = static_cast<std::byte*>(bytes);
-    for (; count > 0; at += kMostBytes, count -= kMostBytes) {
-      Handle request;
-      check(mpi_.ibcast(at, static_cast<int>(std::min(count, kMostBytes)), mpi_.byte, root,
-                        mpi_.world, &request),
-            "MPI_Ibcast");
-      wait(request, Patience::none, cancel);
-    }
-  }
-
-  void average(backends::Stream& stream, float* values, int64_t count, Cancel cancel) override {
-    stream.synchronize();
-    const float share = 1.0f / static_cast<float>(size_);
-    for (; count > 0; values += kMostFloats, count -= kMostFloats) {
-      const int64_t piece = std::min(count, kMostFloats);
-      reduce(values, static_cast<int>(piece), mpi_.float32, Patience::none, cancel);
-      for (int64_t i = 0; i < piece; ++i) values[i] *= share;
-    }
-  }
-
-  void share(backends::Stream& stream, void* bytes, int64_t count, Cancel cancel) override {
-    stream.synchronize();
-    broadcast(bytes, count, 0, cancel);
-  }
-
-  void leave() override {
-    if (life.exchange(Life::ended) != Life::begun || broken_) return;
-    check(mpi_.finalize(), "MPI_Finalize");
-  }
-
- private:
-  // Whether a wait is for a slower process or for the transfer alone, which advances only where it
-  // is asked after.
-  enum class Patience { none, seldom };
-
-  void check_whole() const {
-    PANNS_CHECK(!broken_, "ERR_PANNS_PARALLEL", cat("process ", rank_),
+  template <typename Call>
+  Ticket exchange(const char* name, Call call, std::function<void()> finish) {
+    PANNS_CHECK(thread_.whole(), "ERR_PANNS_PARALLEL", cat("process ", rank_),
                 "an earlier exchange with the other processes has failed");
-  }
-
-  void reduce(void* values, int count, Handle type, Patience patience, Cancel cancel) {
-    check_whole();
-    Handle request;
-    check(mpi_.iallreduce(mpi_.in_place, values, count, type, mpi_.plus, mpi_.world, &request),
-          "MPI_Iallreduce");
-    wait(request, patience, cancel);
-  }
-
-  void wait(Handle& request, Patience patience, Cancel cancel) {
-    const auto began = Clock::now();
-    for (;;) {
+    const auto request = std::make_shared<Handle>();
+    Exchange exchange;
+    exchange.start = [=, this] { check(call(request.get()), name); };
+    exchange.test = [=, this] {
       int done = 0;
-      check(mpi_.test(&request, &done, mpi_.status_ignore), "MPI_Test");
-      if (done != 0) return;
-      const auto waited = Clock::now() - began;
-      if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
-        broken_ = true;
-        throw Error("ABORT_ERR", "", "the operation was aborted");
-      }
-      if (timeout_ > 0 && std::chrono::duration<double>(waited).count() > timeout_) {
-        broken_ = true;
-        throw Error("ERR_PANNS_PARALLEL", cat("process ", rank_),
-                    cat("waited ", timeout_, " s for the others of ", size_,
-                        " processes: one has ended, hangs, or takes longer than that"));
-      }
-      if (patience == Patience::none || waited < kEagerly) {
-        std::this_thread::yield();
-      } else {
-        std::this_thread::sleep_for(std::min<Clock::duration>(waited / 4, kSeldom));
-      }
-    }
+      check(mpi_.test(request.get(), &done, mpi_.status_ignore), "MPI_Test");
+      return done != 0;
+    };
+    exchange.finish = std::move(finish);
+    return thread_.begin(std::move(exchange));
   }
 
-  void check(int status, const char* call) {
-    if (status == PANNS_MPI_SUCCESS) return;
-    broken_ = true;
-    std::string text(PANNS_MPI_MOST_TEXT, '\0');
-    int length = 0;
-    mpi_.error_string(status, text.data(), &length);
-    text.resize(static_cast<size_t>(length));
-    throw Error("ERR_PANNS_PARALLEL", cat("process ", rank_),
-                cat(call, " failed: ", text, "; ", engine_));
+  void wait(const Ticket& ticket, Wait how) {
+    const Error late("ERR_PANNS_PARALLEL", cat("process ", rank_),
+                     cat("waited ", timeout_, " s for the others of ", size_,
+                         " processes: one has ended, hangs, or takes longer than that"));
+    thread_.wait(ticket, how, {cancel_, timeout_, late});
+  }
+
+  void check(int status, const char* call) const {
+    PANNS_CHECK(status == PANNS_MPI_SUCCESS, "ERR_PANNS_PARALLEL", cat("process ", rank_), call,
+                " failed: ", mpi_.text_of(status), "; ", engine_);
   }
 
   // The constants are right when sums of both types are.
   void verify(const std::string& path) {
     double counts[2] = {1, static_cast<double>(rank_)};
     float third = 1.0f / 3;
-    reduce(counts, 2, mpi_.float64, Patience::seldom, nullptr);
-    reduce(&third, 1, mpi_.float32, Patience::none, nullptr);
+    wait(reduce(counts, 2, mpi_.float64, nullptr), Wait::seldom);
+    wait(reduce(&third, 1, mpi_.float32, nullptr), Wait::eagerly);
     const bool right = counts[0] == size_ && counts[1] == size_ * (size_ - 1) / 2 &&
                        third > 0.33f * static_cast<float>(size_) &&
                        third < 0.34f * static_cast<float>(size_);
@@ -231,7 +167,9 @@ class MpiCollective final : public backends::Collective {
   double timeout_;
   std::string engine_;
   int rank_ = 0, size_ = 1;
-  bool broken_ = false;
+  const std::atomic<bool>* cancel_ = nullptr;
+  std::vector<Ticket> averages_;
+  ExchangeThread thread_;  // last: it uses the others
 };
 
 }  // namespace

@@ -19,8 +19,8 @@ struct MpiOptions {
   double timeout_seconds = 0;          // how long to wait for the others; 0: without end
 };
 
-// Joins the processes that a launcher (mpirun, srun) started. The calling thread is the one that
-// makes every later call, and this happens once in the life of a process, as MPI has it.
+// Joins the processes that a launcher (mpirun, srun) started: once in the life of a process, as MPI
+// has it.
 // Throws ERR_PANNS_PARALLEL with every library tried, ERR_PANNS_BUSY when MPI is in use already.
 std::unique_ptr<backends::Collective> open_mpi(const MpiOptions& options);
 

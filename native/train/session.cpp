@@ -5,6 +5,7 @@
 
 #include "graph/fuse.h"
 #include "parallel/agree.h"
+#include "train/buckets.h"
 
 namespace panns::train {
 namespace {
@@ -82,8 +83,8 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
   const auto still = [&](const std::string& name) {
     return !options.frozen_norms_train && frozen(options, name);
   };
-  Graph g = graph::parse(
-      spec, {options.batch, options.samples, true, options.mixup, options.from, still});
+  Graph g = graph::parse(spec, {options.batch, options.samples, true, options.mixup, options.from,
+                                still, options.sync_norms});
   const ValueId loss = add_loss(g, options);
   classes_ = g.spec(g.nodes.back().in[0]).shape[1];
   const ValueId predictions = g.nodes.back().in[0];
@@ -135,9 +136,16 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
   for (size_t i = 0; i < options.optimizer.slots().size(); ++i) {
     slots_.push_back(device.allocate(span_));
   }
+  if (const size_t bytes = device.bytes_beside(span_); bytes > 0) beside_ = device.allocate(bytes);
+  std::vector<void*> beside(g.values.size(), nullptr);
+  for (const auto& e : parameters.entries()) {
+    const auto it = value_of.find(e.name);
+    if (it != value_of.end()) beside[static_cast<size_t>(it->second)] = address_beside(e.offset);
+  }
   graph::Program::Options program;
   program.reuse_memory = !off(options, "plan");
-  forward_backward_ = std::make_unique<graph::Program>(std::move(g), device, bound, program);
+  forward_backward_ =
+      std::make_unique<graph::Program>(std::move(g), device, bound, program, beside);
 
   // The optimizer's graph: parameters that train and lie side by side are one flat array.
   Graph u;
@@ -149,6 +157,7 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
          {Shape{static_cast<int64_t>((end - begin) / sizeof(float))}, ops::Form::dense},
          Kind::buffer});
   };
+  std::vector<void*> seconds;
   std::vector<ValueId> gradients;
   struct Run {
     size_t begin, end;
@@ -172,6 +181,8 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
   for (size_t r = 0; r < runs.size(); ++r) {
     const auto [begin, end, rate] = runs[r];
     std::vector<ValueId> in{flat("parameters", parameters.data(), begin, end), gradients[r]};
+    seconds.resize(u.values.size(), nullptr);
+    seconds[static_cast<size_t>(in[0])] = address_beside(begin);
     for (size_t k = 0; k < slots_.size(); ++k) {
       in.push_back(
           flat(options.optimizer.slots()[k], slots_[k]->data(), begin - first_, end - first_));
@@ -186,83 +197,99 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
       u.add_node(Op::sgd, attrs, "optimizer", in);
     }
   }
-  update_ = std::make_unique<graph::Program>(std::move(u), device, addresses, program);
+  update_ = std::make_unique<graph::Program>(std::move(u), device, addresses, program, seconds);
   update_->refresh(parameters.stream());
 }
 
-void Session::join(std::shared_ptr<backends::Collective> processes,
+void Session::join(std::shared_ptr<backends::Collective> processes, const JoinOptions& options,
                    const std::atomic<bool>* cancel) {
   const std::string own = device_.info().kind, theirs = processes->device();
   PANNS_CHECK(own == theirs, "ERR_PANNS_PARALLEL", "session", "expected a model on ", theirs,
               ", whose memory ", processes->engine(), " works on, got one on ", own);
+  PANNS_CHECK(!options_.sync_norms || own == "cpu", "ERR_PANNS_UNSUPPORTED", "session",
+              "expected a model on the cpu for norms over all processes, got one on ", own);
   processes_ = std::move(processes);
+  processes_->set_cancel(cancel);
   backends::Stream& stream = parameters_.stream();
-  processes_->share(stream, parameters_.data(), static_cast<int64_t>(parameters_.bytes()), cancel);
+  processes_->share(stream, parameters_.data(), static_cast<int64_t>(parameters_.bytes()));
   for (const auto& slot : slots_) {
-    processes_->share(stream, slot->data(), static_cast<int64_t>(span_), cancel);
+    processes_->share(stream, slot->data(), static_cast<int64_t>(span_));
   }
   stream.synchronize();
   parameters_.touch();
+
+  const graph::Graph& g = forward_backward_->graph();
+  const size_t last = g.nodes.size() - 1;
+  auto buckets = gradient_buckets(g, parameters_.entries(), options.bucket_bytes);
+  for (Bucket& b : buckets) b.node = options.overlap ? b.node : last;
+  forward_backward_->join(processes_.get(), [=, this](backends::Stream& s, size_t node) {
+    for (const Bucket& b : buckets) {
+      if (b.node != node) continue;
+      std::byte* gradients = gradients_->data() + (b.begin - first_);
+      processes_->begin_average(s, reinterpret_cast<float*>(gradients),
+                                static_cast<int64_t>((b.end - b.begin) / sizeof(float)));
+    }
+    if (node == last) processes_->end_averages(s);
+  });
 }
 
 StepResult Session::average_gradients(const StepInput& input, const std::atomic<bool>* cancel) {
-  StepResult result;
-  parallel::together(*processes_, cancel, [&] { result = compute_gradients(input, cancel); });
-  double loss = result.loss;
-  processes_->sum(&loss, 1, cancel);
-  result.loss = static_cast<float>(loss / processes_->size());
-  // Gradients that lie side by side go at once: what is frozen between them was never written.
-  const auto& entries = parameters_.entries();
-  for (size_t i = 0; i < entries.size();) {
-    if (!trainable_[i]) {
-      ++i;
-      continue;
-    }
-    const size_t begin = entries[i].offset;
-    size_t end = begin;
-    for (; i < entries.size() && trainable_[i] && entries[i].offset == end; ++i) {
-      end += entries[i].bytes;
-    }
-    std::byte* gradients = gradients_->data() + (begin - first_);
-    processes_->average(parameters_.stream(), reinterpret_cast<float*>(gradients),
-                        static_cast<int64_t>((end - begin) / sizeof(float)), cancel);
+  processes_->set_cancel(cancel);
+  parallel::together(*processes_, [&] {
+    take(input);
+    return 0.0;
+  });
+  try {
+    backends::Stream& stream = parameters_.stream();
+    PANNS_CHECK(forward_backward_->run(stream, input.state, cancel), "ABORT_ERR", "",
+                "the operation was aborted");
+    processes_->wait(stream);
+  } catch (...) {
+    processes_->abandon();
+    throw;
   }
+  const double sum = parallel::together(*processes_, [&] { return loss(input); });
+  StepResult result;
+  result.loss = static_cast<float>(sum / processes_->size());
   return result;
 }
 
-StepResult Session::compute_gradients(const StepInput& input, const std::atomic<bool>* cancel) {
+void Session::take(const StepInput& input) {
   backends::Stream& stream = parameters_.stream();
   graph::Program& p = *forward_backward_;
-  const auto upload = [&](const char* name, const float* values) {
-    const ValueId v = p.input(name);
-    if (v == graph::kNoValue) return;
-    PANNS_CHECK(values != nullptr, "ERR_PANNS_SHAPE", name, "expected values, got none");
-    stream.upload(p.address(v), values,
-                  static_cast<size_t>(p.graph().spec(v).shape.size()) * sizeof(float));
-  };
   // The model's owner may have set a parameter since.
   if (version_ != parameters_.version()) p.refresh(stream);
   version_ = parameters_.version();
-  upload("waveform", input.waveform);
-  upload("features", input.waveform);
-  upload("target", input.target);
-  upload("mixup_lambda", input.mixup_lambda);
-  // Before anything moves: a NaN would reach the running statistics on its way to the loss.
+  const char* name = options_.from < 0 ? "waveform" : "features";
+  p.set_input(stream, name, input.waveform);
+  p.set_input(stream, "target", input.target);
+  p.set_input(stream, "mixup_lambda", input.mixup_lambda);
+  // A NaN would reach the running statistics on its way to the loss.
+  const auto* const* floats = std::get_if<const float*>(&input.waveform);
+  if (floats == nullptr) return;
   const int64_t samples = clips_ * options_.samples;
   float poison = 0;
-  for (int64_t i = 0; i < samples; ++i) poison += input.waveform[i] * 0.0f;
-  PANNS_CHECK(poison == 0.0f, "ERR_PANNS_NAN", options_.from < 0 ? "waveform" : "features",
-              "expected finite values, got NaN or infinity");
-  StepResult result;
-  if (!p.run(stream, input.state, cancel)) {
-    result.cancelled = true;
-    return result;
-  }
-  stream.download(&result.loss, p.address(p.output("loss")), sizeof(float));
+  for (int64_t i = 0; i < samples; ++i) poison += (*floats)[i] * 0.0f;
+  PANNS_CHECK(poison == 0.0f, "ERR_PANNS_NAN", name, "expected finite values, got NaN or infinity");
+}
+
+float Session::loss(const StepInput& input) {
+  backends::Stream& stream = parameters_.stream();
+  const graph::Program& p = *forward_backward_;
+  float loss = 0;
+  stream.download(&loss, p.address(p.output("loss")), sizeof(float));
   stream.synchronize();
-  PANNS_CHECK(std::isfinite(result.loss), "ERR_PANNS_NAN", "loss", "expected a finite loss, got ",
-              result.loss, " at step ", input.state.step,
+  PANNS_CHECK(std::isfinite(loss), "ERR_PANNS_NAN", "loss", "expected a finite loss, got ", loss,
+              " at step ", input.state.step,
               "; a lower learning rate, gradient clipping or a check of the input may help");
+  return loss;
+}
+
+StepResult Session::compute_gradients(const StepInput& input, const std::atomic<bool>* cancel) {
+  take(input);
+  StepResult result;
+  result.cancelled = !forward_backward_->run(parameters_.stream(), input.state, cancel);
+  if (!result.cancelled) result.loss = loss(input);
   return result;
 }
 
@@ -279,6 +306,11 @@ StepResult Session::step(const StepInput& input, const std::atomic<bool>* cancel
   // This step moved nothing that is frozen.
   version_ = parameters_.version();
   return result;
+}
+
+std::byte* Session::address_beside(size_t offset) const {
+  if (beside_ == nullptr || offset < first_ || offset >= first_ + span_) return nullptr;
+  return beside_->data() + device_.bytes_beside(offset - first_);
 }
 
 const graph::Parameters::Entry& Session::trained(const std::string& parameter) const {
@@ -331,9 +363,23 @@ bool Session::trains(const std::string& parameter) const {
   return false;
 }
 
-size_t Session::bytes() const {
-  return forward_backward_->bytes() + update_->bytes() + gradients_->bytes() +
-         slots_.size() * span_;
+graph::Need Session::need() const {
+  graph::Need n = forward_backward_->need();
+  n += update_->need();
+  n.weights = parameters_.bytes();
+  if (beside_ != nullptr) n.kernels += beside_->bytes();
+  n.gradients = gradients_->bytes();
+  for (const auto& slot : slots_) n.optimizer += slot->bytes();
+  return n;
+}
+
+graph::NeedOf Session::need_of(graph::Parameters& parameters, const graph::Spec& spec,
+                               const SessionOptions& options) {
+  return [&parameters, spec, options](backends::Device& dry, int64_t batch) {
+    SessionOptions sized = options;
+    sized.batch = batch;
+    return Session(dry, parameters, spec, sized).need();
+  };
 }
 
 std::string Session::text() const { return forward_backward_->text() + update_->text(); }

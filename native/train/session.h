@@ -33,13 +33,23 @@ struct SessionOptions {
   // A node of the spec whose result (batch, samples) is the input instead of a waveform; the
   // parameters before it do not train. Negative: none.
   int from = -1;
+  bool sync_norms = false;              // once joined, norms see the rows of all processes
   std::vector<std::string> passes_off;  // "fuse", "prune", "plan", or a row of the fusion table
 };
 
+// How gradients are averaged.
+struct JoinOptions {
+  bool overlap = true;  // beside the rest of the backward pass, not after it; the same bits
+  // Of one message. Long enough that its transfer takes the time and not its start (8 MiB: some
+  // 50 us between GPUs, 1 ms over 100 Gb/s, where a start takes 10 to 50 us), short enough that
+  // small networks have several, and that little is left to do after the first layers' gradients.
+  size_t bucket_bytes = size_t{8} << 20;
+};
+
 struct StepInput {
-  const float* waveform;      // or features: (batch, samples), twice the batch with mixup
-  const float* target;        // (batch, classes), likewise
-  const float* mixup_lambda;  // (2 * batch), null without mixup
+  graph::InputValues waveform;  // or features: (batch, samples), twice the batch with mixup
+  const float* target;          // (batch, classes), likewise
+  const float* mixup_lambda;    // (2 * batch), null without mixup
   backends::StepState state;
   bool update = true;  // false: gradients only
 };
@@ -52,12 +62,17 @@ struct StepResult {
 
 class Session {
  public:
+  // What a session with a batch of another size would need. The parameters must outlive it.
+  static graph::NeedOf need_of(graph::Parameters& parameters, const graph::Spec& spec,
+                               const SessionOptions& options);
+
   Session(backends::Device& device, graph::Parameters& parameters, const graph::Spec& spec,
           const SessionOptions& options);
 
   // From here on each step is one step of all processes: its gradients and its loss are the means
   // over them. Parameters, running statistics and optimizer state become the first process's.
-  void join(std::shared_ptr<backends::Collective> processes, const std::atomic<bool>* cancel);
+  void join(std::shared_ptr<backends::Collective> processes, const JoinOptions& options,
+            const std::atomic<bool>* cancel);
 
   // Throws ERR_PANNS_NAN if the loss is not finite; the parameters are then still those before.
   StepResult step(const StepInput& input, const std::atomic<bool>* cancel = nullptr);
@@ -73,7 +88,8 @@ class Session {
   int64_t clips() const { return clips_; }
   int64_t classes() const { return classes_; }
   const SessionOptions& options() const { return options_; }
-  size_t bytes() const;  // device memory beside the parameters
+  // Of device memory: what it was built with, and what its kernels take with the first step.
+  graph::Need need() const;
   double flops() const { return forward_backward_->flops(); }
   std::string text() const;
 
@@ -81,7 +97,13 @@ class Session {
   // Everything of a step before the update, in this process and in all.
   StepResult compute_gradients(const StepInput& input, const std::atomic<bool>* cancel);
   StepResult average_gradients(const StepInput& input, const std::atomic<bool>* cancel);
+  // Checks the input and brings it to the device: nothing else has changed when it throws.
+  void take(const StepInput& input);
+  // Of the run before; throws where it is not finite.
+  float loss(const StepInput& input);
   size_t slot_index(const std::string& slot) const;
+  // Of the second form of the parameters at that offset; null: they have none.
+  std::byte* address_beside(size_t offset) const;
   // Throws ERR_PANNS_SPEC for a parameter that does not train.
   const graph::Parameters::Entry& trained(const std::string& parameter) const;
 
@@ -94,6 +116,7 @@ class Session {
   size_t first_ = 0, span_ = 0;
   uint64_t version_ = 0;  // of the parameters that frozen weights were last packed from
   std::unique_ptr<backends::Memory> gradients_;
+  std::unique_ptr<backends::Memory> beside_;  // the second form of the same; null: none
   std::vector<std::unique_ptr<backends::Memory>> slots_;
   // Two programs, so that a step can stop between gradients and update (a NaN loss, a gradient
   // check); on a capturing device both are replayed back to back.

@@ -105,6 +105,37 @@ t.test('detect, write, draw and measure', async (t) => {
   const report = await panns('eval', '--events', at('strong.csv'), ...all);
   t.match(report.out, /bark +2 +2 +100\.0 % +100\.0 %/);
   t.match(report.out, /segments: F1 85\.7 %/);
+
+  const listen = [...model, '--window', '1', '--overlap', '0.25'];
+  const tune = ['--events', at('strong.csv'), '--tune', at('rules.json')];
+  const tuned = await panns('eval', ...tune, ...listen);
+  t.equal(tuned.code, 0, tuned.messages);
+  t.match(tuned.out, /bark +2 +\d+\.\d %[\s\S]*rules: /);
+  const rules = JSON.parse(readFileSync(at('rules.json'), 'utf8'));
+  t.same(Object.keys(rules.threshold), ['bark', 'rain, heavy']);
+  // What was tuned is what is measured with it.
+  const checked = await panns('eval', ...tune.slice(0, 2), ...listen, '--rules', at('rules.json'));
+  const shown = (text: string) => /bark +2 .*?(\d+\.\d %)/.exec(text)?.[1];
+  t.match(checked.out, new RegExp(`bark +2 .*${shown(tuned.out)}`));
+  writeFileSync(at('rules.json'), '{"threshold": {"bark": 1.1}, "minimumSeconds": 0}');
+  const silent = ['--rules', at('rules.json'), '--labels', 'bark', '--format', 'audacity'];
+  t.equal((await panns('detect', at('a.wav'), ...listen, ...silent)).out.trim(), '');
+  const loud = await panns('detect', at('a.wav'), ...listen, ...silent, '--threshold', '0');
+  t.equal(loud.out, '0.000000\t2.500000\tbark\n', 'the command line counts first');
+  for (const [text, message] of [
+    ['{"treshold": 1}', /"threshold"/],
+    ['[]', /JSON object of rules/],
+    ['{', /JSON object of rules/],
+  ] as const) {
+    writeFileSync(at('rules.json'), text);
+    t.match(await panns('detect', at('a.wav'), ...listen, ...silent), {
+      code: 1,
+      messages: message,
+    });
+  }
+  t.match(await panns('eval', ...model, '--data', folder, '--tune', 'x'), {
+    ...{ code: 2, messages: /--tune needs --events/ },
+  });
   t.match(await panns('eval', ...model), { code: 2, messages: /--data, or --events/ });
 });
 

@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { runProgram } from '../../lib/cli/program.js';
@@ -40,6 +40,33 @@ t.test('weights are converted there and back, and described', async (t) => {
   const facts = JSON.parse((await run('describe', bare, '--json')).out[0] ?? '');
   t.match(facts, { format: 'pth', model: 'LeeNet11', recognisedBy: 'tensors', stateKey: '' });
   t.match(facts.tensors[0], { name: 'conv_block1.conv1.weight', dtype: 'F32', role: 'parameter' });
+});
+
+t.test('half the size, read back as float32', async (t) => {
+  const folder = t.testdir();
+  const whole = join(folder, 'a.safetensors');
+  using model = await createModel('Cnn6', {
+    ...{ classes: ['dog', 'rain'], sampleRate: 8000, melBins: 16, threads: 1, seed: 7 },
+  });
+  await model.save(whole);
+  for (const name of ['b.safetensors', 'c.pth']) {
+    const half = join(folder, name);
+    t.equal((await run('convert', whole, half, '--half')).code, 0);
+    t.ok(statSync(half).size < 0.51 * statSync(whole).size);
+    using again = await loadModel(half, { threads: 1 });
+    t.same(again.classes, ['dog', 'rain']);
+    for (const { name, shape } of model.parameters()) {
+      const [before, after] = [await model.getParameter(name), await again.getParameter(name)];
+      // Eleven bits: half of the last one; below 2^-14 the steps stay 2^-24.
+      const fits = (a: number, b: number) => Math.abs(a - b) <= Math.abs(a) * 2 ** -11 + 2 ** -25;
+      t.ok(
+        after.every((value, i) => fits(before[i] ?? NaN, value)),
+        name,
+      );
+      const same = after.every((value, i) => value === before[i]);
+      t.equal(same, shape.length < 2, `${name} of [${shape}]`);
+    }
+  }
 });
 
 t.test('unknown tensors are converted as they are, and said so', async (t) => {

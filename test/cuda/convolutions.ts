@@ -12,7 +12,8 @@ const LINE = /^([^%]+?)\s*((?:%\d+(?:, )?)+) = (\w+)\(([^)]*)\)\s+(\S+)\s*(.*)$/
  * The convolutions and linear layers of a model, in training and at inference, as `cudnn_plans`
  * reads them: one line each, no line twice.
  *
- * They are read off the dumps of the compiled programs, so that they are those that really run.
+ * They are read off the dumps of the compiled programs, so that they are those that really run. A
+ * convolution whose sums a norm takes comes twice, as engines for that are not always there.
  */
 export async function convolutionsOf(native: NativeAddon, name: string): Promise<string[]> {
   const { spec, config, minimumSamples } = describeModel(name);
@@ -41,7 +42,9 @@ function nodes(dump: string, n: number): string[] {
     if (!/^(conv|linear)/.test(op)) continue;
     if (op === 'conv' || op === 'linear') {
       const x = shapes.get(inputs.split(', ')[0] ?? '') ?? [];
-      forward.set(path, fields(n, x, y, attrs));
+      const sizes = fields(n, x, y, attrs);
+      forward.set(path, sizes);
+      if (attrs.includes('+statistics')) found.push(`op=${op} ${sizes} statistics=1`);
     }
     // A backward node has its forward's path, and the sizes are those of the forward.
     const described = forward.get(path);

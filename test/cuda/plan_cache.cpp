@@ -1,5 +1,6 @@
 // Which plan is chosen and how plans are kept, on a GPU that is only described: what Plans does
 // needs no device. Takes a folder to write to; needs a libcuda.so.1, as stub_libcuda.c.
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -117,6 +118,56 @@ void measures(const Target& target) {
   tap::ok(fast == seen[2], "unless that is allowed");
 }
 
+void tunes(const Target& target, const std::string& folder) {
+  PlanOptions listing;
+  listing.folder = folder + "/tuned";
+  PlanOptions measuring = listing;
+  measuring.measure = true;
+  int asked = 0;
+  const auto third = [&](const ConvGraph&, const Plan&) {
+    ++asked;
+    return Plans::Measurement{asked == 3 ? 1.0f : 2.0f, true};
+  };
+  const std::string listed = Plans(target, "device", listing).plan(graph())->text();
+
+  std::atomic<bool> cancelled = false;
+  Plans stopped(target, "device", measuring, [&](const ConvGraph& g, const Plan& plan) {
+    cancelled = true;
+    return third(g, plan);
+  });
+  stopped.set_cancel(&cancelled);
+  std::string code;
+  try {
+    stopped.plan(graph());
+  } catch (const Error& e) {
+    code = e.code();
+  }
+  tap::ok(code == "ABORT_ERR" && asked == 1, "measuring stops between two candidates");
+  tap::ok(files(listing.folder).size() == 1, "and keeps nothing that is half done");
+
+  asked = 0;
+  const auto tuned = Plans(target, "device", measuring, third).plan(graph());
+  tap::ok(asked >= 3 && files(listing.folder).size() == 2, "what was measured is kept");
+  const int before = asked;
+  tap::ok(Plans(target, "device", measuring, third).plan(graph())->text() == tuned->text() &&
+              asked == before,
+          "and not measured again");
+  tap::ok(Plans(target, "device", listing).plan(graph())->text() == tuned->text() &&
+              tuned->text() != listed,
+          "a run that measures nothing takes it rather than the heuristics'");
+
+  measuring.folder.clear();
+  code.clear();
+  try {
+    Plans(target, "device", measuring, [](const ConvGraph&, const Plan&) -> Plans::Measurement {
+      throw Error("ERR_PANNS_OUT_OF_MEMORY", "cuda", "too little");
+    }).plan(graph());
+  } catch (const Error& e) {
+    code = e.code();
+  }
+  tap::ok(code == "ERR_PANNS_OUT_OF_MEMORY", "too little memory to measure is told as that");
+}
+
 void refuses(const Target& target) {
   ConvGraph g = graph();
   g.bias = g.relu = false;
@@ -158,6 +209,7 @@ int main(int argc, char** argv) {
     const std::string folder = argc > 1 ? argv[1] : ".";
     keeps_plans(target, folder);
     measures(target);
+    tunes(target, folder);
     refuses(target);
   } catch (const std::exception& e) {
     tap::ok(false, e.what());

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { fromInt16, toInt16 } from '../../lib/audio/int16.js';
+import { toInt16 } from '../../lib/audio/int16.js';
 import type { Clip } from '../../lib/data/dataset.js';
 import {
   type Batch,
@@ -83,9 +83,9 @@ t.test('a batch holds what its clips hold, cut or padded, through int16', async 
       const clip = clips[index];
       const source = audio.get(clip?.path ?? '') ?? new Float32Array(0);
       for (let i = 0; i < S; i++) {
-        // The rule in plain words: clip, scale, cut the fraction off, scale back.
+        // The rule in plain words: clip, scale, cut the fraction off.
         const clipped = Math.min(1, Math.max(-1, source[i] ?? 0));
-        const expected = Math.fround(Math.trunc(clipped * 32767) / 32767);
+        const expected = Math.trunc(clipped * 32767);
         if (waveform[row * S + i] !== expected + 0) t.fail(`clip ${index} sample ${i}`);
       }
       const row01 = [...target.subarray(row * K, row * K + K)];
@@ -309,15 +309,59 @@ t.test('int16 and back is exact to one step, and exact on its own values', async
   const random = createRandom(freshSeed(t));
   const samples = new Float32Array(10_000).map(() => random.between(-1.5, 1.5));
   const packed = toInt16(samples);
-  const back = fromInt16(packed);
   samples.forEach((sample, i) => {
     const clipped = Math.max(-1, Math.min(1, sample));
-    const lost = Math.abs(clipped) - Math.abs(back[i] ?? 9);
-    if (!(lost > -1e-7 && lost < 1 / 32767)) t.fail(`${sample} became ${back[i]}`);
+    const lost = Math.abs(clipped) - Math.abs((packed[i] ?? Number.NaN) / 32767);
+    if (!(lost > -1e-7 && lost < 1 / 32767)) t.fail(`${sample} became ${packed[i]}`);
   });
   t.same(
     [...toInt16(new Float32Array([1, -1, 2, -2, 0.99999, -0.00003, Number.NaN]))],
     [32767, -32767, 32767, -32767, 32766, 0, 0],
   );
-  t.same(fromInt16(Int16Array.of(32767, -32767, 0)), Float32Array.of(1, -1, 0));
+});
+
+t.test('longer clips give another part each epoch, the same for the same seed', async (t) => {
+  const seed = freshSeed(t);
+  const rate = 8000;
+  const { clips, asked, options } = fixture(4, seed);
+  // 30 samples, 50, 51 and 4000; the third begins 100 samples into its file.
+  const lengths = [30, 50, 51, 4000].map((samples) => samples / rate);
+  const parts = clips.map((clip, i) => (i === 2 ? { ...clip, start: 100 / rate } : clip));
+  const decode = async (requests: readonly DecodeRequest[]) => {
+    asked.push(...requests);
+    return requests.map(({ start = 0, maxSamples }) => {
+      // A little more than a whole step: 16 bits hold the step, rounded or cut.
+      return new Float32Array(maxSamples).fill((Math.round(start * rate) + 0.25) / 32767);
+    });
+  };
+  const run = async (over: Partial<LoaderOptions>, epochs: number) => {
+    const all = { clips: parts, decode, lengths, batchSize: 4, seed, prefetch: 0, ...over };
+    const batches = await take(createBatchLoader(options(all)), epochs);
+    // Where each clip began, epoch by epoch.
+    return batches.map(({ waveform, indices }) => {
+      const first = indices.map((_, row) => Number(waveform[row * S]));
+      const scale = waveform instanceof Int16Array ? 1 : 32767;
+      return clips.map((_, i) => Math.round((first[indices.indexOf(i)] ?? NaN) * scale));
+    });
+  };
+  const starts = await run({}, 200);
+  for (const [short, same, close] of starts) {
+    t.ok(short === 0 && same === 0 && (close === 100 || close === 101), `${short} ${close}`);
+  }
+  const column = (i: number) => starts.map((row) => row[i] ?? NaN);
+  t.equal(new Set(column(2)).size, 2, 'the first and the last place are both drawn');
+  const long = column(3);
+  t.ok(long.every((at) => at >= 0 && at <= 4000 - S));
+  t.ok(new Set(long).size > 150);
+  const mean = long.reduce((sum, at) => sum + at / 200, 0);
+  // Uniform in 0..3950: the mean of 200 has a standard deviation of 81.
+  t.ok(Math.abs(mean - 1975) < 6 * 81, `mean ${mean}`);
+  t.same(await run({ cache: 'none' }, 200), starts, 'whatever is cached');
+  t.not((await run({ seed: seed + 1 }, 1))[0]?.[3], starts[0]?.[3]);
+  asked.length = 0;
+  await run({}, 5);
+  // The first two are kept, the others are decoded anew.
+  t.equal(asked.length, 2 + 5 * 2);
+  t.ok(asked.every(({ maxSamples }) => maxSamples === S));
+  t.same(new Set((await run({ lengths: [NaN, NaN, NaN, NaN] }, 5)).map(String)).size, 1);
 });

@@ -51,6 +51,21 @@ t.test('files with their events', async (t) => {
   );
 });
 
+t.test('windows have the label of what is heard in their middle', async (t) => {
+  const path = await make(t.testdir(), LABELS);
+  const { clips } = await fromStrong(path, { windowSeconds: 1, hopSeconds: 0.5, labels: 'middle' });
+  // Middles at 0.5, 1, ... 3.5: an event lasts from its onset on, up to its offset.
+  t.same(
+    clips.filter(({ path }) => path.endsWith('a.wav')).map(({ labels }) => labels),
+    [[0], [0], [], [], [], [1], []],
+  );
+  const refused = (options: object, message: RegExp) =>
+    t.rejects(fromStrong(path, options), { code: 'ERR_PANNS_OPTION', message });
+  await refused({ labels: 'middle' }, /windowSeconds/);
+  await refused({ labels: 'middle', windowSeconds: 1, leastSeconds: 0.1 }, /no leastSeconds/);
+  await refused({ labels: 'centre' }, /"inside" or "middle"/);
+});
+
 t.test('windows have the labels that are heard inside', async (t) => {
   const path = await make(t.testdir(), LABELS);
   const whole = await fromStrong(path);

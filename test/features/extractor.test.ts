@@ -59,6 +59,20 @@ t.test('a tone is loudest in the mel bin that it lies in', async (t) => {
   t.ok(silence.data.every((value) => value === -100));
 });
 
+t.test('samples of 16 bits stand for x / 32767', async (t) => {
+  using extractor = new FeatureExtractor();
+  const codes = Int16Array.from({ length: 2 * 4000 }, () => Math.random() * 65536 - 32768);
+  codes.set([-32768, 32767]);
+  const floats = Float32Array.from(codes, (x) => x / 32767);
+  for (const batch of [1, 2]) {
+    t.same(await extractor.logmel(codes, { batch }), await extractor.logmel(floats, { batch }));
+    t.same(
+      await extractor.spectrogram(codes, { batch }),
+      await extractor.spectrogram(floats, { batch }),
+    );
+  }
+});
+
 t.test('wrong use is refused', async (t) => {
   t.throws(() => new FeatureExtractor({ fmax: 20000 }), { code: 'ERR_PANNS_OPTION' });
   const misspelt = { hop: 320 } as ConstructorParameters<typeof FeatureExtractor>[0];

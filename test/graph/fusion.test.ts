@@ -54,8 +54,13 @@ function close(t: Test, got: Results, want: Results, kind: Kind, what: string): 
 }
 type Results = Map<string, ArrayLike<number>>;
 
+/** Taken where a device offers it, which the CPU does not; the null device offers everything. */
+const offeredRows: Record<string, RegExp> = {
+  'conv+statistics': /^block\.conv1 .* = conv\(.*\+statistics/m,
+};
+
 t.test('every row of the table is tested here', async (t) => {
-  const known = [...Object.keys(inferenceRows), ...Object.keys(trainingRows)];
+  const known = [inferenceRows, trainingRows, offeredRows].flatMap((rows) => Object.keys(rows));
   t.same(native.fusions().sort(), known.sort());
 });
 
@@ -148,6 +153,38 @@ for (const [row, mark] of Object.entries(trainingRows)) {
     close(t, results, trained.results, 'reordered', row);
   });
 }
+
+for (const [row, mark] of Object.entries(offeredRows)) {
+  t.test(`training where it is offered: ${row}`, async (t) => {
+    t.notMatch(trained.text, mark, 'not on the CPU');
+    const taken = native.nullStep(spec, options).text;
+    t.match(taken, mark);
+    for (const off of [row, 'fuse']) {
+      t.notMatch(native.nullStep(spec, { ...options, passesOff: [off] }).text, mark, `${off} off`);
+    }
+  });
+}
+
+t.test('a norm takes the sums of the convolution before it, and no other does', async (t) => {
+  const lines = native.nullStep(spec, options).text.split('\n');
+  const giving = lines.filter((line) => line.includes('+statistics'));
+  const taking = lines.filter((line) => line.includes('from sums'));
+  t.ok(giving.length >= 2);
+  t.equal(taking.length, giving.length);
+  for (const line of giving) {
+    const made = /(%\d+), (%\d+), (%\d+) = conv\(/.exec(line)?.slice(1) ?? [];
+    const reader = new RegExp(`= batch_norm\\(${made[0]}, .*, ${made[1]}, ${made[2]}\\)`);
+    t.equal(taking.filter((norm) => reader.test(norm)).length, 1, line);
+  }
+  t.notOk(
+    lines.some((line) => /backward/.test(line) && /statistics|from sums/.test(line)),
+    'backward is as ever',
+  );
+  // Norms over frequency, of running statistics, and of convolutions that do not train.
+  const frozen = ['bn0', 'block.'];
+  const still = native.nullStep(spec, { ...options, frozen, frozenNorms: 'eval' });
+  t.notMatch(still.text, /statistics|from sums/);
+});
 
 t.test('training: every pass off by name', async (t) => {
   for (const pass of ['fuse', 'prune', 'plan']) {

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import type { NativeAddon, OpTensor, StepState } from '../../lib/addon.js';
 import { loadNative } from '../../lib/native.js';
+import { alsoOnCuda } from '../cuda/emulator/ops.js';
 import { type Oracle, openOracle } from './oracle.js';
 import { type Peer, startPeer } from './peer.js';
 import { type Draws, openDraws } from './random.js';
@@ -99,6 +100,7 @@ export async function openLab(t: Test): Promise<Lab> {
     oracle: await openOracle(t),
     run: async (call) => {
       record(call);
+      await alsoOnCuda(t, call);
       const { op, attrs = {}, inputs, state = {} } = call;
       // runOp takes attributes out of the object it is given.
       return native.runOp(op, { ...attrs }, [...inputs], state);

@@ -1,6 +1,11 @@
 import t from 'tap';
 import { formatEvents } from '../../lib/inference/event_text.js';
-import { createEventFinder, type DetectedEvent } from '../../lib/inference/events.js';
+import {
+  createEventFinder,
+  createEventFinders,
+  type DetectedEvent,
+  type EventRules,
+} from '../../lib/inference/events.js';
 import { openDraws } from '../helpers/random.js';
 
 interface Rules {
@@ -97,6 +102,38 @@ t.test('events are those of the definition, however scores come', async (t) => {
     }
   }
   t.ok(found > 300, `${found} events`);
+});
+
+t.test('several rules at once find what each finds alone', async (t) => {
+  const { random } = openDraws(t);
+  const labels = ['a', 'b', 'c'];
+  const scores = Float32Array.from({ length: 3 * 400 }, () => random.uniform());
+  const drawRules = (): EventRules => ({
+    medianSeconds: { a: 0.1 * random.integer(4), b: 0.3 },
+    threshold: random.between(0.4, 0.7),
+    minimumSeconds: 0.1 * random.integer(3),
+    maximumGapSeconds: 0.1 * random.integer(3),
+    ...(random.integer(2) === 1 && { labels: ['c', 'a'] }),
+  });
+  const rules = Array.from({ length: 20 }, drawRules);
+  const run = async (finder: {
+    push(part: Float32Array): Promise<unknown[]>;
+    finish(seconds: number): unknown[];
+  }) =>
+    [await finder.push(scores.subarray(0, 750)), await finder.push(scores.subarray(750))].concat([
+      finder.finish(39.95),
+    ]);
+  const together = await run(createEventFinders(labels, 0.1, rules));
+  let found = 0;
+  for (const [r, rule] of rules.entries()) {
+    const alone = await run(createEventFinder(labels, 0.1, rule));
+    t.same(
+      together.map((lists) => lists[r]),
+      alone,
+    );
+    found += alone.flat().length;
+  }
+  t.ok(found > 500, `${found} events`);
 });
 
 t.test('an event is handed out as soon as nothing can change it', async (t) => {

@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import type { Samples } from '../../lib/audio/int16.js';
 import { createModel, type Model } from '../../lib/inference/model.js';
 import { loadModel } from '../../lib/inference/model_file.js';
 import { readSafetensors, type SafetensorsTensor } from '../../lib/io/safetensors.js';
@@ -18,7 +19,7 @@ const TINY = {
 
 const noise = (length: number) => Float32Array.from({ length }, () => 2 * Math.random() - 1);
 
-async function scores(model: Model, waveforms: Float32Array | Float32Array[], batch?: number) {
+async function scores(model: Model, waveforms: Samples | Samples[], batch?: number) {
   const { clipwise_output } = await model.infer(waveforms, batch === undefined ? {} : { batch });
   return [...clipwise_output.data];
 }
@@ -189,6 +190,20 @@ t.test('single parameters are read and written', async (t) => {
   await t.rejects(model.setParameter('fc1.bias', noise(3)), { code: 'ERR_PANNS_SHAPE' });
   const bad = Float32Array.of(1, Number.NaN, 3);
   await t.rejects(model.setParameter('fc_audioset.bias', bad), { code: 'ERR_PANNS_NAN' });
+});
+
+t.test('samples of 16 bits stand for x / 32767', async (t) => {
+  using model = await createModel('Cnn6', TINY);
+  const codes = (length: number) => Int16Array.from(noise(length), (x) => x * 32768);
+  const floats = (samples: Int16Array) => Float32Array.from(samples, (x) => x / 32767);
+  const many = codes(3 * 2000);
+  t.same(await scores(model, many, 3), await scores(model, floats(many), 3), 'one array');
+  const clips = [1, 900, 2000, 1999].map(codes);
+  t.same(await scores(model, clips), await scores(model, clips.map(floats)), 'padded with zeros');
+  await t.rejects(scores(model, [codes(9), noise(9)]), {
+    code: 'ERR_PANNS_SHAPE',
+    message: /same form/,
+  });
 });
 
 t.test('wrong input is refused', async (t) => {

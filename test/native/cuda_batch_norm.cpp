@@ -205,6 +205,55 @@ void train(const Case& c) {
       });
 }
 
+// The same statistics from sums that lost their low bits to float, as a convolution gives them.
+void from_sums(const Case& c) {
+  const panns::backends::StepState state = random_state();
+  Naive naive{c.norm, c.map, {state.seed, state.step, static_cast<uint32_t>(c.norm.dropout.mask)}};
+  const Data d = draw(c, naive);
+  const Doubles x = wide(d.x), y = naive.forward(x);
+  const auto params = std::ssize(d.gamma);
+  Doubles sums(d.gamma.size(), 0.0), squares(d.gamma.size(), 0.0);
+  each(c.map, [&](int64_t n, int64_t channel, int64_t t, int64_t f) {
+    const double v = x[dense_at(c.map, n, channel, t, f)];
+    sums[static_cast<size_t>(channel)] += v;
+    squares[static_cast<size_t>(channel)] += v * v;
+  });
+  Doubles invstd, running_mean, running_var;
+  for (size_t p = 0; p < d.gamma.size(); ++p) {
+    invstd.push_back(1 / std::sqrt(naive.var[p] + c.norm.eps));
+    running_mean.push_back((1 - c.norm.momentum) * d.running_mean[p] +
+                           c.norm.momentum * naive.mean[p]);
+    running_var.push_back((1 - c.norm.momentum) * d.running_var[p] +
+                          c.norm.momentum * naive.unbiased[p]);
+  }
+  on_orders(
+      c.name() + " from sums",
+      [&] {
+        Array px = pack(c.map, d.x), gamma(d.gamma), beta(d.beta), rm(d.running_mean),
+              rv(d.running_var), mean{Run(params)}, inv{Run(params)};
+        Array py(batch_norm_output(c.norm, c.map));
+        Array sum(Floats(sums.begin(), sums.end())), square(Floats(squares.begin(), squares.end()));
+        auto work = workspace(batch_norm_workspace(c.norm, c.map));
+        batch_norm_train(kLaunch, c.norm, c.map, &state,
+                         {px.data(), gamma, beta, rm, rv, py.data(), mean, inv, sum, square},
+                         work.data());
+        return std::vector<Array>{mean, inv, rm, rv, py};
+      },
+      [&](const std::vector<Array>& o) {
+        const Storage f = Storage::fp32;
+        // E[x^2] is rounded to float, and so is the mean, whose square is taken from it: of a
+        // variance near 1 that is three roundings of 1 + mean^2.
+        const double lost = 3 * unit(f) * (1 + c.mean * c.mean);
+        const double base = 4e-6 * (1 + std::fabs(c.mean) / 16) + lost;
+        return std::max(
+            {excess(o[0].floats(), naive.mean, f, 1e-6, 1),
+             excess(o[1].floats(), invstd, f, 1e-6 + lost),
+             excess(o[2].floats(), running_mean, f, 1e-6, 1),
+             excess(o[3].floats(), running_var, f, 1e-6 + lost),
+             excess(unpack(batch_norm_output(c.norm, c.map), o[4]), y, c.map.storage(), base, 1)});
+      });
+}
+
 void eval(const Case& c) {
   const Map out = batch_norm_output(c.norm, c.map);
   const panns::backends::StepState state = random_state();
@@ -279,6 +328,27 @@ int main(int argc, char** argv) {
     both({all, {1, 8, 1001, 7, type}});
     // The mean thirty times the deviation: E[x^2] - mean^2 would cancel.
     both({{}, {4, 8, 125, 8, type}, 30});
+  }
+  for (Storage type : {Storage::bf16, Storage::fp16}) {
+    from_sums({{}, {2, 24, 31, 5, type}});
+    from_sums({{false, true, true, 1e-3, 0.01, {0.5f, 9}}, {3, 64, 125, 4, type}});
+    from_sums({{}, {4, 8, 125, 8, type}, 30});
+  }
+  // All alike: the difference of the squares may come out below 0, and is no variance then.
+  {
+    const Map map{2, 8, 5, 4, Storage::bf16};
+    Array x = pack(map, Floats(static_cast<size_t>(dense_size(map)), 3.0f)), y(map);
+    Array gamma(Floats(8, 1.0f)), beta(Floats(8, 0.25f)), rm(Floats(8, 0.0f)), rv(Floats(8, 1.0f));
+    Array sum(Floats(8, 120.0f)), square(Floats(8, 359.9999f)), inv{Run(8)};
+    auto work = workspace(batch_norm_workspace({}, map));
+    batch_norm_train(kLaunch, {}, map, nullptr,
+                     {x.data(), gamma, beta, rm, rv, y.data(), nullptr, inv, sum, square},
+                     work.data());
+    bool held = true;
+    for (int64_t c = 0; c < 8; ++c)
+      held = held && std::fabs(inv.at(c) * std::sqrt(1e-5) - 1) < 1e-6;
+    for (int64_t i = 0; i < y.count(); ++i) held = held && y.at(i) == 0.25f;
+    tap::ok(held, "batch_norm from sums: a variance below 0 counts as 0");
   }
   for (int64_t bins : {64, 7, 1}) {
     both({{.freq = true}, {3, 1, 101, bins}});

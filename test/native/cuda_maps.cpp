@@ -164,6 +164,33 @@ void upsample(const Map& map, int64_t ratio, int64_t frames) {
       [&](const std::vector<Array>& o) { return same(o[0].floats(), want); });
 }
 
+// All 65,536 codes, in counts that do not fill a vector: correctly rounded quotients.
+void samples() {
+  std::vector<int16_t> codes;
+  for (int code = -32768; code <= 32767; ++code) codes.push_back(static_cast<int16_t>(code));
+  // The quotient of doubles first: with more than twice the digits, rounding twice is rounding
+  // once.
+  Floats want;
+  for (int16_t code : codes) want.push_back(static_cast<float>(code / 32767.0));
+  for (int64_t count : {65536, 65529, 7, 8, 1}) {
+    on_orders(
+        cat("import_samples ", count),
+        [&] {
+          Array y{Run(count)};
+          cuda::import_samples(kLaunch, count, codes.data(), y);
+          return std::vector<Array>{y};
+        },
+        [&](const std::vector<Array>& o) {
+          return same(o[0].floats(), Floats(want.begin(), want.begin() + count));
+        });
+  }
+  bool bits = true;
+  for (size_t i = 0; i < codes.size(); ++i) {
+    bits = bits && panns::backends::sample_of(codes[i]) == want[i];
+  }
+  tap::ok(bits, "samples: the same bits as on the other backends");
+}
+
 // import and export against pack and unpack, which know the layout on their own.
 void convert(const Map& map) {
   const Floats x = random_map(map);
@@ -278,5 +305,6 @@ int main(int argc, char** argv) {
   filters({1, 3, 11, 1}, Storage::fp32);
   filters({64, 1, 1, 1}, Storage::fp32);
   copies();
+  samples();
   return tap::done();
 }

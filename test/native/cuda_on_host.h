@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "narrow_floats.h"
 
 #define PANNS_CUDA_ON_HOST
 #define __global__
@@ -57,42 +58,7 @@ struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
 
-// ---- 16-bit types, by arithmetic rather than by bits: an oracle of its own ----
-
-namespace cuda_on_host {
-
-// A float in 16 bits with `mantissa` explicit bits, rounded to the nearest, ties to even.
-inline uint16_t encode(float x, int mantissa, int bias) {
-  const int sign = std::signbit(x) ? 0x8000 : 0;
-  const long infinity = (2L * bias + 1) << mantissa;
-  if (std::isnan(x)) return static_cast<uint16_t>(0x7FFF);
-  if (x == 0) return static_cast<uint16_t>(sign);
-  if (std::isinf(x)) return static_cast<uint16_t>(sign | infinity);
-  const double a = std::fabs(static_cast<double>(x));
-  const int exponent = std::max(std::ilogb(a), 1 - bias);
-  const auto digits = static_cast<long>(std::nearbyint(std::ldexp(a, mantissa - exponent)));
-  const long code = (static_cast<long>(exponent + bias - 1) << mantissa) + digits;
-  return static_cast<uint16_t>(sign | std::min(code, infinity));
-}
-
-inline float decode(uint16_t code, int mantissa, int bias) {
-  const int exponent = (code & 0x7FFF) >> mantissa, digits = code & ((1 << mantissa) - 1);
-  const float sign = (code & 0x8000) != 0 ? -1.0f : 1.0f;
-  if (exponent == 2 * bias + 1) return digits != 0 ? NAN : sign * INFINITY;
-  const int whole = exponent == 0 ? digits : digits + (1 << mantissa);
-  return sign * static_cast<float>(std::ldexp(whole, std::max(exponent, 1) - bias - mantissa));
-}
-
-// All 65536 values.
-inline std::vector<float> decoded(int mantissa, int bias) {
-  std::vector<float> all(65536);
-  for (size_t i = 0; i < all.size(); ++i) {
-    all[i] = decode(static_cast<uint16_t>(i), mantissa, bias);
-  }
-  return all;
-}
-
-}  // namespace cuda_on_host
+// ---- 16-bit types ----
 
 struct __nv_bfloat16 {
   uint16_t bits;
@@ -106,16 +72,10 @@ struct alignas(4) __nv_bfloat162 {
 struct alignas(4) __half2 {
   __half x, y;
 };
-inline float __bfloat162float(__nv_bfloat16 x) {
-  static const std::vector<float> all = cuda_on_host::decoded(7, 127);
-  return all[x.bits];
-}
-inline float __half2float(__half x) {
-  static const std::vector<float> all = cuda_on_host::decoded(10, 15);
-  return all[x.bits];
-}
-inline __nv_bfloat16 __float2bfloat16_rn(float x) { return {cuda_on_host::encode(x, 7, 127)}; }
-inline __half __float2half_rn(float x) { return {cuda_on_host::encode(x, 10, 15)}; }
+inline float __bfloat162float(__nv_bfloat16 x) { return narrow_floats::from_bf16(x.bits); }
+inline float __half2float(__half x) { return narrow_floats::from_fp16(x.bits); }
+inline __nv_bfloat16 __float2bfloat16_rn(float x) { return {narrow_floats::to_bf16(x)}; }
+inline __half __float2half_rn(float x) { return {narrow_floats::to_fp16(x)}; }
 inline float2 __bfloat1622float2(__nv_bfloat162 p) {
   return {__bfloat162float(p.x), __bfloat162float(p.y)};
 }
@@ -317,8 +277,6 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
 
 using cudaError_t = int;
 constexpr cudaError_t cudaSuccess = 0;
-inline const char* cudaGetErrorName(cudaError_t) { return "none"; }
-inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
 struct CUstream_st;
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -326,12 +284,12 @@ struct cudaLaunchConfig_t {
   CUstream_st* stream = nullptr;
 };
 
+namespace cuda_on_host {
+
 template <typename... Params, typename... Args>
-cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...),
-                               Args... args) {
-  using namespace cuda_on_host;
-  gridDim = config->gridDim;
-  blockDim = config->blockDim;
+void run_grid(const cudaLaunchConfig_t& config, void (*kernel)(Params...), Args... args) {
+  gridDim = config.gridDim;
+  blockDim = config.blockDim;
   PANNS_CHECK(blockDim.x <= 1024 && blockDim.y == 1 && blockDim.z == 1, "ERR_TEST_LAUNCH",
               "cuda_on_host", "expected up to 1024 threads in one dimension");
   for (unsigned index : ordered(gridDim.x * gridDim.y * gridDim.z)) {
@@ -339,9 +297,23 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     Block block;
     block.body = [&] { kernel(args...); };
     block.threads = ordered(blockDim.x);
-    block.shared.reset(new std::byte[config->dynamicSmemBytes]);
-    std::memset(block.shared.get(), 0xFF, config->dynamicSmemBytes);
+    block.shared.reset(new std::byte[config.dynamicSmemBytes]);
+    std::memset(block.shared.get(), 0xFF, config.dynamicSmemBytes);
     run_block(block);
   }
+}
+
+}  // namespace cuda_on_host
+
+// Whoever has streams of his own (test/cuda/emulator) launches himself.
+#ifndef PANNS_CUDA_EMULATED
+inline const char* cudaGetErrorName(cudaError_t) { return "none"; }
+inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
+
+template <typename... Params, typename... Args>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...),
+                               Args... args) {
+  cuda_on_host::run_grid(*config, kernel, args...);
   return cudaSuccess;
 }
+#endif

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -35,10 +35,10 @@ async function checkMpi(t: Test, mpi: Mpi): Promise<void> {
   const folder = t.testdir();
   const scenarios = [
     ...(['plain', 'frozen', 'masks', 'resumed', 'nan', 'aborted'] as const),
-    ...(['undecodable', 'unlike'] as const),
+    ...(['undecodable', 'unlike', 'together'] as const),
     ...(oracle.skip === false ? (['norms'] as const) : []),
   ];
-  const norms = oracle.skip === false ? await drawNorms(t, folder) : undefined;
+  const norms = oracle.skip === false ? await drawNorms(t, folder, 2, false) : undefined;
   const request: Request = { folder, scenarios, ...(norms && { norms: norms.request }) };
   const two = await runProcesses(mpi, 2, request);
   t.equal(two.status, 0, 'both end well');
@@ -51,14 +51,48 @@ async function checkMpi(t: Test, mpi: Mpi): Promise<void> {
 
   t.test('and where a part is frozen', async (t) => checkPlain(t, answers('frozen'), FROZEN));
 
-  t.test('three processes', async (t) => {
-    const request: Request = { folder: join(folder, 'three'), scenarios: ['plain'] };
-    const three = await runProcesses(mpi, 3, request);
-    t.equal(three.status, 0, three.output);
-    await checkPlain(
-      t,
-      three.results.map((all) => all?.plain),
-    );
+  t.test(
+    'three processes, buckets of one gradient, beside the backward pass and after it',
+    async (t) => {
+      const outcomes: Answers[] = [];
+      for (const overlap of [true, false]) {
+        const request: Request = {
+          ...{ folder: join(folder, `three-${overlap}`), scenarios: ['plain', 'frozen'] },
+          group: { overlap, bucketBytes: 1 },
+        };
+        const three = await runProcesses(mpi, 3, request);
+        t.equal(three.status, 0, three.output);
+        outcomes.push([...three.results]);
+      }
+      for (const scenario of ['plain', 'frozen']) {
+        const [beside, after] = outcomes.map((all) => all.map((one) => one?.[scenario]));
+        await checkPlain(t, beside ?? [], scenario === 'frozen' ? FROZEN : []);
+        t.same(beside, after, `${scenario}: the same, bit for bit`);
+      }
+    },
+  );
+
+  t.test('norms over all processes', async (t) => {
+    const [first, second] = answers('together');
+    t.equal(first.outcome.losses.length, 3);
+    t.equal(first.running, second.running, 'one running statistic for all');
+    t.equal(first.outcome.digest, second.outcome.digest);
+    for (const count of oracle.skip === false ? [2, 3] : []) {
+      const own = join(folder, `synced-${count}`);
+      mkdirSync(own);
+      const synced = await drawNorms(t, own, count, true);
+      const request: Request = { folder: own, scenarios: ['norms'], norms: synced.request };
+      const { status, output, results } = await runProcesses(mpi, count, request);
+      t.equal(status, 0, output);
+      if (status !== 0) continue;
+      await t.test(`${count} processes, as PyTorch with the whole batch`, (t) =>
+        synced.check(
+          t,
+          results.map((all) => all?.norms),
+        ),
+      );
+    }
+    if (oracle.skip !== false) t.comment(`PyTorch: skipped: ${oracle.skip}`);
   });
 
   t.test('dropout and SpecAugment differ between processes', async (t) => {
@@ -129,8 +163,11 @@ async function checkMpi(t: Test, mpi: Mpi): Promise<void> {
   });
 
   t.test('a process that does not come is waited for as long as was said', async (t) => {
-    const request = { folder: join(folder, 'silent'), scenarios: ['silent'], timeoutSeconds: 2 };
-    const { results, output } = await runProcesses(mpi, 2, request as Request);
+    const request: Request = {
+      ...{ folder: join(folder, 'silent'), scenarios: ['silent'] },
+      group: { timeoutSeconds: 2 },
+    };
+    const { results, output } = await runProcesses(mpi, 2, request);
     const { outcome, seconds } = (results[0]?.silent ?? {}) as Answers[0];
     t.match(outcome?.error, { code: 'ERR_PANNS_PARALLEL', message: /waited 2 s/ }, output);
     t.ok(seconds > 2 && seconds < 6, `after ${seconds} s`);
@@ -185,8 +222,11 @@ async function checkPlain(t: Test, parts: Answers, freeze: string[] = []): Promi
   }
 }
 
-/** Weights and clips for a step of a network with norms, and what PyTorch makes of each half. */
-async function drawNorms(t: Test, folder: string) {
+/**
+ * Weights and clips for a step of a network with norms, and what PyTorch makes of each process's part,
+ * or, where norms see the rows of all, of the whole.
+ */
+async function drawNorms(t: Test, folder: string, processes: number, syncNorms: boolean) {
   const samples = 8000;
   const batch = 3;
   const subject = await makeSubject(t, draws, 'Cnn6', samples, { smooth: true });
@@ -198,56 +238,60 @@ async function drawNorms(t: Test, folder: string) {
   };
   const parameters: Record<string, string> = {};
   for (const { name } of model.parameters()) parameters[name] = save(name, await model.get(name));
-  const waveform = clips(draws, 2 * batch, samples);
-  const target = targets(draws, 2 * batch, classes, 'bce');
+  const waveform = clips(draws, processes * batch, samples);
+  const target = targets(draws, processes * batch, classes, 'bce');
   const files = { waveform: save('waveform', waveform), target: save('target', target) };
-  const request = { ...{ spec, samples, batch, parameters }, ...files, loss: 'bce' } as const;
+  const facts = { spec, samples, batch, parameters, syncNorms } as const;
+  const request = { ...facts, ...files, loss: 'bce' } as const;
 
   const check = async (t: Test, answers: Answers) => {
+    const parts = syncNorms ? 1 : processes;
     const sums = new Map<string, Float64Array>();
     let loss = 0;
-    for (const [half, answer] of answers.entries()) {
+    for (let i = 0; i < parts; i++) {
       await mirror(oracle, subject);
       const part = (all: Float32Array) =>
-        all.slice((half * all.length) / 2, ((half + 1) * all.length) / 2);
+        all.slice((i * all.length) / parts, ((i + 1) * all.length) / parts);
       const options = {
-        row,
-        clips: batch,
-        mixup: false,
-        loss: 'bce',
-        lr: 1,
-        kind: 'sgd',
-        attrs: {},
+        ...{ row, clips: (batch * processes) / parts, mixup: false, loss: 'bce' },
+        ...{ lr: 1, kind: 'sgd', attrs: {} },
       };
       const given = [part(waveform), part(target)];
       const { header, arrays } = await oracle.call('train', options, given);
       forget(oracle);
       const names = header.gradients as string[];
-      for (const [i, name] of names.entries()) {
-        const sum = sums.get(name) ?? new Float64Array((arrays[i] as Float32Array).length);
+      for (const [k, name] of names.entries()) {
+        const share = (arrays[k] as Float32Array).map((value) => value / parts);
+        const sum = sums.get(name) ?? new Float64Array(share.length);
         sums.set(
           name,
-          sum.map((value, k) => value + ((arrays[i] as Float32Array)[k] as number) / 2),
+          sum.map((value, j) => value + (share[j] as number)),
         );
       }
-      for (const [i, name] of (header.buffers as string[]).entries()) {
-        const { ok, message } = compare(
-          answer.running[name],
-          arrays[names.length + i] ?? [],
-          'running',
-        );
-        t.ok(ok, `process ${half}, ${name}: ${message}`);
+      for (const [k, name] of (header.buffers as string[]).entries()) {
+        const own = syncNorms ? [...answers.keys()] : [i];
+        for (const rank of own) {
+          const { ok, message } = compare(
+            answers[rank].running[name],
+            arrays[names.length + k] ?? [],
+            'running',
+          );
+          t.ok(ok, `process ${rank}, ${name}: ${message}`);
+        }
       }
-      loss += ((header.losses as number[])[0] as number) / 2;
+      loss += ((header.losses as number[])[0] as number) / parts;
+    }
+    if (syncNorms) {
+      for (const one of answers) t.same(one.running, answers[0].running, 'the same in all');
     }
     t.same([...sums.keys()].sort(), Object.keys(answers[0].gradients).sort());
     for (const [name, want] of sums) {
-      const [first, second] = [0, 1].map((rank) => readFileSync(answers[rank].gradients[name]));
-      if (first === undefined || second === undefined) return;
+      const [first, ...rest] = answers.map(({ gradients }) => readFileSync(gradients[name]));
+      if (first === undefined) return;
       const got = new Float32Array(first.buffer, first.byteOffset, first.length / 4);
       const { ok, message } = compare(got, want, 'gradient');
       t.ok(ok, `${name}: ${message}`);
-      t.ok(first.equals(second), `${name}: equal in both`);
+      t.ok(rest.length > 0 && rest.every((other) => first.equals(other)), `${name}: equal in all`);
     }
     const { ok, message } = compare([answers[0].loss], [loss], 'losses');
     t.ok(ok, `loss: ${message}`);

@@ -86,9 +86,13 @@ export async function trainPlain(
   batchSize: number,
   distributed?: ProcessGroup,
   freeze: readonly string[] = [],
+  device: 'cpu' | 'cuda' = 'cpu',
 ): Promise<Outcome & { weights: Record<string, number[]> }> {
   const { classes } = dataset;
-  using model = await createModel(Plain, { classes, activation: 'softmax', threads: 1, seed });
+  using model = await createModel(Plain, {
+    ...{ classes, activation: 'softmax', threads: 1, seed },
+    ...{ device, gpu: distributed?.localRank },
+  });
   const trainer = new Trainer(model, {
     ...{ dataset, decode, batchSize, steps: STEPS, mixup: true, clipSeconds: SECONDS, seed: 11 },
     ...{ clipGradNorm: 0.5, sampler: 'balanced', distributed, freeze },
@@ -115,14 +119,14 @@ export async function trainTiny(
   return { trainer, outcome: await outcomeOf(trainer) };
 }
 
-/** Batches of noise, of which the one of the step `bad` holds a NaN. */
-export function noiseLoader(bad: number | undefined): BatchLoader {
+/** Batches of noise, of which the one of the step `bad` holds a NaN; another `kind`, other noise. */
+export function noiseLoader(bad: number | undefined, kind = 0): BatchLoader {
   let batch = 0;
   const state = () => ({ sampler: { kind: 'sequential', count: 1, position: 0 }, batch }) as const;
   const loader: BatchLoader = {
     async next() {
       const waveform = Float32Array.from({ length: BATCH * RATE * SECONDS }, (_, i) => {
-        return Math.sin(i * i * 0.01 * (batch + 1));
+        return Math.sin(i * i * 0.01 * (batch + 1) + i * kind);
       });
       if (batch === bad) waveform[5] = Number.NaN;
       const target = Float32Array.from({ length: BATCH * 3 }, (_, i) => Number(i % 3 === 0));

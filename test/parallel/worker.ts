@@ -5,9 +5,13 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Spec } from '../../lib/addon.js';
-import { Trainer } from '../../lib/index.js';
+import { createModel, Trainer } from '../../lib/index.js';
 import { loadNative } from '../../lib/native.js';
-import { openProcessGroup, type ProcessGroup } from '../../lib/train/distributed.js';
+import {
+  openProcessGroup,
+  type ProcessGroup,
+  type ProcessGroupOptions,
+} from '../../lib/train/distributed.js';
 import { tones } from '../trainer/synthetic.js';
 import {
   BATCH,
@@ -25,8 +29,10 @@ import {
 export interface Request {
   readonly folder: string;
   readonly scenarios: readonly (keyof typeof scenarios)[];
-  readonly timeoutSeconds?: number;
+  readonly group?: ProcessGroupOptions;
   readonly norms?: Norms;
+  /** Of `plain`, `frozen` and `refused`; default the CPU. */
+  readonly device?: 'cpu' | 'cuda';
 }
 
 /** A step at given weights; row r of the batch is the process r's. */
@@ -39,6 +45,8 @@ export interface Norms {
   readonly waveform: string;
   readonly target: string;
   readonly loss: 'bce';
+  /** Whether norms see the rows of all processes. */
+  readonly syncNorms: boolean;
 }
 
 const { dataset, decode } = tones(31);
@@ -49,9 +57,20 @@ async function floats(path: string): Promise<Float32Array> {
 }
 
 const scenarios = {
-  plain: (group: ProcessGroup) => trainPlain(3 + group.rank, BATCH, group),
+  plain: (group: ProcessGroup, { device }: Request) =>
+    trainPlain(3 + group.rank, BATCH, group, [], device),
 
-  frozen: (group: ProcessGroup) => trainPlain(3 + group.rank, BATCH, group, FROZEN),
+  frozen: (group: ProcessGroup, { device }: Request) =>
+    trainPlain(3 + group.rank, BATCH, group, FROZEN, device),
+
+  /** Norms over all processes, which models on GPUs do not have. */
+  async refused(group: ProcessGroup, { device }: Request) {
+    const { classes } = dataset;
+    const gpu = group.localRank;
+    using model = await createModel('Cnn6', { classes, device, gpu, sampleRate: 8000 });
+    const options = { dataset, decode, batchSize: 2, clipSeconds: 1, steps: 1 };
+    return await outcomeOf(new Trainer(model, { ...options, distributed: group, syncNorms: true }));
+  },
 
   /** Evaluation and checkpoints on the way, then going on from one in the middle. */
   async resumed(group: ProcessGroup, { folder }: Request) {
@@ -75,6 +94,14 @@ const scenarios = {
     const loader = () => noiseLoader(undefined);
     const { trainer } = await trainTiny(group, { ...{ loader, dataset: undefined }, steps: 1 });
     return { running: await digestOf(trainer.model, true) };
+  },
+
+  /** Masks of one's own, and yet the norms of all. */
+  async together(group: ProcessGroup) {
+    const loader = () => noiseLoader(undefined, group.rank);
+    const options = { loader, dataset: undefined, steps: 3, syncNorms: true };
+    const { trainer, outcome } = await trainTiny(group, options);
+    return { outcome, running: await digestOf(trainer.model, true) };
   },
 
   async nan(group: ProcessGroup) {
@@ -118,7 +145,7 @@ const scenarios = {
   },
 
   async norms(group: ProcessGroup, { folder, norms }: Request) {
-    const { spec, samples, batch, parameters, loss, ...files } = norms as Norms;
+    const { spec, samples, batch, parameters, loss, syncNorms, ...files } = norms as Norms;
     const model = await loadNative().createModel(spec, { device: 'cpu', threads: 1 }, samples);
     if (group.rank === 0) {
       for (const [name, path] of Object.entries(parameters)) {
@@ -126,7 +153,7 @@ const scenarios = {
       }
     }
     const session = await loadNative().createSession(model, spec, {
-      ...{ batch, samples, mixup: false, loss, frozen: [], passesOff: [] },
+      ...{ batch, samples, mixup: false, loss, syncNorms, frozen: [], passesOff: [] },
       optimizer: { kind: 'sgd', attrs: {} },
     });
     await group.join(session, 'norms');
@@ -170,8 +197,8 @@ const scenarios = {
 };
 
 const request = JSON.parse(await readFile(process.argv[2] as string, 'utf8')) as Request;
-const { timeoutSeconds = 60, folder } = request;
-const group = await openProcessGroup({ timeoutSeconds });
+const { folder } = request;
+const group = await openProcessGroup({ timeoutSeconds: 60, ...request.group });
 const results: Record<string, unknown> = { engine: group.engine, size: group.size };
 for (const name of request.scenarios) results[name] = await scenarios[name](group, request);
 await writeFile(join(folder, `rank-${group.rank}.json`), JSON.stringify(results));

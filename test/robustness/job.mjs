@@ -1,5 +1,6 @@
 // Drives the addon by itself in a worker thread (told by workerData) or a process (by JSON on its
 // standard input), without TypeScript: it starts in milliseconds, and what is measured is the addon's.
+import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
@@ -133,6 +134,35 @@ const jobs = {
       (error) => error.code,
     );
     report({ outcomes, one });
+  },
+
+  /**
+   * Lets itself map only so many bytes more, asks for more than that, then for less. The limit comes
+   * late, as Node.js itself maps gigabytes that it never touches.
+   */
+  async limited() {
+    const { bytes } = request;
+    const model = await newModel();
+    const { session, step } = await newSession(model);
+    const before = await step(0, false);
+    session.dispose();
+    const mapped = Number(readFileSync('/proc/self/statm', 'utf8').split(' ')[0]) * 4096;
+    execFileSync('prlimit', [`--pid=${process.pid}`, `--as=${mapped + bytes}`]);
+    const options = {
+      ...{ samples, mixup: false, loss: 'bce', frozen: [], passesOff: [] },
+      optimizer: { kind: 'adam', attrs: {} },
+    };
+    const need = await model.sessionMemory(spec, { ...options, batch }, true);
+    const held = await model.held();
+    const fails = (size) =>
+      addon.createSession(model, spec, { ...options, batch: size }).then(
+        () => ({}),
+        ({ code, message }) => ({ code, message }),
+      );
+    const failed = await fails(2 * need.largestBatch);
+    const left = (await model.held()) - held;
+    const again = await newSession(model);
+    report({ need, failed, left, before, after: await again.step(0, false) });
   },
 
   /** Counts whose product is a multiple of 2^64, so that unchecked arithmetic sees a small one. */

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import t, { type Test } from 'tap';
 import { FeatureExtractor } from '../../lib/features/extractor.js';
 import { createModel } from '../../lib/inference/model.js';
@@ -185,5 +186,34 @@ t.test(
       'made with fewer, or told with a code',
     );
     t.equal(report?.one, 'made');
+  },
+);
+
+const noLimiter =
+  spawnSync('prlimit', ['--version']).status !== 0 && 'no prlimit, which bounds a running process';
+
+t.test(
+  'a limit of the address space: known before, named, and the model works on',
+  { skip: noLimiter },
+  async (t) => {
+    const bytes = 400 * MiB;
+    const result = await runChild({ job: 'limited', spec, bytes, batch: 2, samples: SECOND });
+    t.match(result, { code: 0, signal: null }, result.stderr.slice(0, 2000));
+    const [report] = reports(result) as Record<string, never>[];
+    const { need, failed, left, before, after } = report as unknown as {
+      need: { free: number; largestBatch: number };
+      failed: { code: string; message: string };
+      left: number;
+      before: object;
+      after: object;
+    };
+    t.ok(need.free > 0 && need.free <= bytes, `${need.free} of ${bytes} bytes are free`);
+    t.ok(need.largestBatch > 2, `a batch of ${need.largestBatch} fits`);
+    t.equal(failed.code, 'ERR_PANNS_OUT_OF_MEMORY');
+    const named = Number(/the largest batch that fits is (\d+)$/.exec(failed.message)?.[1]);
+    // The limit is the same; Node.js itself may have mapped a little more meanwhile.
+    t.ok(named > 0.7 * need.largestBatch && named <= need.largestBatch, failed.message);
+    t.equal(left, 0, 'nothing of it is held');
+    t.same(after, before, 'a smaller batch gives what it gave');
   },
 );

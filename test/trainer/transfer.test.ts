@@ -81,6 +81,36 @@ t.test('rates by the beginnings of names: a hundredth moves a hundredth', async 
   t.ok(worst < 100 * 2 ** -24, `off by ${worst}`);
 });
 
+t.test('rates by depth: each layer further from the scores moves less', async (t) => {
+  const names = ['fc_audioset', 'fc1', 'conv_block4.bn1', 'conv_block1.conv1', 'bn0'] as const;
+  const moved = async (options: object) => {
+    using model = await tinyModel({ specAugment: false });
+    const read = () => Promise.all(names.map((name) => model.getParameter(`${name}.weight`)));
+    const before = await read();
+    const optimizer = { kind: 'sgd', lr: 1, momentum: 0 } as const;
+    await losses(new Trainer(model, { ...RECIPE, steps: 1, optimizer, ...options }));
+    const after = await read();
+    return after.map((values, n) => values.map((value, i) => value - (before[n]?.[i] ?? NaN)));
+  };
+  const full = await moved({});
+  const decayed = await moved({ layerDecay: 0.5, lrScale: { conv_block1: 4 } });
+  // bn0, four blocks, fc1 and fc_audioset; the first block's factor of 4 comes on top.
+  for (const [n, factor] of [1, 1 / 2, 1 / 4, 4 / 32, 1 / 64].entries()) {
+    const [whole, part] = [full[n] ?? [], decayed[n] ?? []];
+    const most = (values: Iterable<number>) => [...values].reduce((a, b) => Math.max(a, b), 0);
+    const largest = most(whole.map(Math.abs));
+    t.ok(largest > 1e-4, `${names[n]} moves by ${largest}`);
+    const off = most(part.map((move, i) => Math.abs(move - factor * (whole[i] ?? NaN))));
+    // A move is the difference of two weights of up to 2, each rounded.
+    t.ok(off <= 4 * 2 ** -23, `${names[n]}: off by ${off}`);
+  }
+  using model = await tinyModel();
+  for (const layerDecay of [0, 1.5, NaN, '1']) {
+    const options = { ...RECIPE, layerDecay } as TrainerOptions;
+    t.throws(() => new Trainer(model, options), { message: /layerDecay.*at most 1/ });
+  }
+});
+
 t.test('a weight that is set between steps counts, frozen or not', async (t) => {
   const next = async (change: boolean) => {
     using model = await tinyModel();
@@ -195,6 +225,38 @@ t.test(
       ...{ ...RECIPE, freeze: 'base', cacheFeatures: true, signal: controller.signal },
     });
     await t.rejects(losses(aborted), { code: 'ABORT_ERR' });
+  },
+);
+
+t.test(
+  'trainings share features bit for bit, as far as their frozen parts are equal',
+  async (t) => {
+    const folds = kFold(dataset, { k: 3, seed: 2 });
+    const run = async (seedOf: (fold: number) => number, alone: boolean) => {
+      const heard: string[] = [];
+      const counting: typeof decode = (requests) => {
+        heard.push(...requests.map(({ path }) => path));
+        return decode(requests);
+      };
+      const recipe = { clipSeconds: SECONDS, batchSize: 4, steps: 5, seed: 5 };
+      const results: Float32Array[] = [];
+      let fold = 0;
+      const options = { ...recipe, freeze: 'base', cacheFeatures: true, decode: counting } as const;
+      const model = () => tinyModel({ seed: seedOf(fold++), classifierLayers: [8] });
+      const onFold = ({ evaluation }: { evaluation: { scores: Float32Array } }) =>
+        results.push(evaluation.scores);
+      if (!alone) await crossValidate({ ...options, folds, model, onFold });
+      else
+        for (const one of folds) await crossValidate({ ...options, folds: [one], model, onFold });
+      return { heard: heard.length, results };
+    };
+    const shared = await run(() => 3, false);
+    t.equal(shared.heard, 24, 'each clip once');
+    const apart = await run(() => 3, true);
+    t.equal(apart.heard, 72);
+    t.same(shared.results, apart.results);
+    const others = await run((fold) => fold, false);
+    t.equal(others.heard, 72, 'other bases make other features');
   },
 );
 

@@ -1,6 +1,6 @@
 import { PannsError } from '../../errors.js';
 import { ELEMENT_BYTES, type SafetensorsTensor, shapeBytes, tensorFrom } from '../safetensors.js';
-import type { Source } from '../source.js';
+import { readInto, type Source } from '../source.js';
 import { checkSum, get, type Pickled } from './containers.js';
 import { badPth, type Dict, isKind, type Tensor, type Value } from './values.js';
 import type { ZipRecord } from './zip.js';
@@ -108,12 +108,18 @@ function checkExpansion(source: Source, tensors: ReadonlyMap<string, Tensor>): v
   throw badPth(source.name, what, total);
 }
 
-/** Reads one tensor, row-major, into memory of its own. @throws PannsError `ERR_PANNS_CHECKPOINT` */
+/**
+ * Reads one tensor, row-major, into memory of its own; given `memory`, an F32 tensor in one piece into
+ * the beginning of that.
+ *
+ * @throws PannsError `ERR_PANNS_CHECKPOINT`
+ */
 export async function readTensor(
   source: Source,
   name: string,
   tensor: Tensor,
   record: ZipRecord | undefined,
+  memory?: Uint8Array,
 ): Promise<SafetensorsTensor> {
   const { dtype, shape, stride, offset, storage } = tensor;
   if (record === undefined) throw badPth(source.name, `storage "${storage.key}" is missing`);
@@ -121,7 +127,8 @@ export async function readTensor(
   const byteLength = shapeBytes(shape, width) ?? 0;
   const from = record.at + offset * width;
   if (byteLength === 0 || isContiguous(shape, stride)) {
-    const bytes = await source.read(byteLength === 0 ? record.at : from, byteLength);
+    const own = dtype === 'F32' ? memory : undefined;
+    const bytes = await readInto(source, byteLength === 0 ? record.at : from, byteLength, own);
     if (byteLength === record.byteLength) await checkSum(source, record, name, bytes);
     return tensorFrom(dtype, shape, bytes);
   }

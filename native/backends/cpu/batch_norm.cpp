@@ -67,14 +67,18 @@ struct Cut {
 struct Workspace {
   Workspace(const Cut& cut, std::byte* bytes)
       : sums(reinterpret_cast<BatchNormSums*>(bytes)),
-        lanes(reinterpret_cast<BatchNormLanes*>(sums + cut.sums())) {}
+        lanes(reinterpret_cast<BatchNormLanes*>(sums + cut.sums())),
+        totals(reinterpret_cast<double*>(lanes + lanes_of(cut))) {}
   static int64_t bytes(const Cut& cut) {
-    const int64_t lanes = cut.by_rows ? cut.params : cut.map.blocks();
+    const int64_t totals = cut.norm.over_processes ? 2 * cut.params : 0;
     return cut.sums() * static_cast<int64_t>(sizeof(BatchNormSums)) +
-           lanes * static_cast<int64_t>(sizeof(BatchNormLanes));
+           lanes_of(cut) * static_cast<int64_t>(sizeof(BatchNormLanes)) +
+           totals * static_cast<int64_t>(sizeof(double));
   }
+  static int64_t lanes_of(const Cut& cut) { return cut.by_rows ? cut.params : cut.map.blocks(); }
   BatchNormSums* sums;
   BatchNormLanes* lanes;  // one a channel block; by rows: one a parameter, its lanes all equal
+  double* totals;         // over_processes: two sums a parameter, the first of all, then the second
 };
 
 // ---- one row of a map with C == 1: rows of 16, and a tail in a zero-padded buffer ----
@@ -170,6 +174,25 @@ void join_statistics(ThreadPool& pool, const Cut& cut, const BatchNormSums* sums
       body(block * kBlock + i, all[i]);
     }
   });
+}
+
+// The moments of every parameter over the rows of all processes. Sums of squares cancel, but in
+// double: the mean may be a million deviations away.
+template <typename Body>
+void join_processes(ThreadPool& pool, const Cut& cut, const BatchNormProcesses& processes,
+                    const Workspace& work, Body&& body) {
+  double *first = work.totals, *second = first + cut.params;
+  join_statistics(pool, cut, work.sums, [&](int64_t param, const Moments& m) {
+    first[param] = m.count * m.mean;
+    second[param] = m.deviations + m.count * m.mean * m.mean;
+  });
+  processes.sum(processes.context, work.totals, 2 * cut.params);
+  const double count = static_cast<double>(cut.values) * processes.count;
+  for (int64_t param = 0; param < cut.params; ++param) {
+    const double mean = first[param] / count;
+    const double deviations = second[param] - first[param] * mean;
+    body(param, Moments{count, mean, deviations < 0 ? 0 : deviations});  // rounding; NaN stays
+  }
 }
 
 void spread(const Cut& cut, const Workspace& work, int64_t param, const Coefficients& c) {
@@ -316,18 +339,34 @@ void backward(ThreadPool& pool, const Cut& cut, const BatchNormBackward& a, cons
               Tier t) {
   const auto& kernels = batch_norm_kernels(t);
   reduce_backward(pool, cut, kernels, work, a.x, a.dy);
-  const double values = static_cast<double>(cut.values);
-  pool.run(cut.params, [&](int64_t param, int) {
-    double sum_g, sum_gx;
-    join_backward(cut, work, param, &sum_g, &sum_gx);
+  const double values =
+      static_cast<double>(cut.values) * (a.processes != nullptr ? a.processes->count : 1);
+  const auto finish = [&](int64_t param, double sum_g, double sum_gx) {
     const double invstd = a.invstd[param], scale = invstd * a.gamma[param];
-    a.dgamma[param] = static_cast<float>(sum_gx * invstd);
-    a.dbeta[param] = static_cast<float>(sum_g);
     Coefficients c{a.mean[param], static_cast<float>(scale), a.beta[param]};
     c.c0 = static_cast<float>(-scale * sum_g / values);
     c.c1 = static_cast<float>(-scale * invstd * invstd * sum_gx / values);
     spread(cut, work, param, c);
+  };
+  double *first = work.totals, *second = first + cut.params;
+  pool.run(cut.params, [&](int64_t param, int) {
+    double sum_g, sum_gx;
+    join_backward(cut, work, param, &sum_g, &sum_gx);
+    a.dgamma[param] = static_cast<float>(sum_gx * a.invstd[param]);
+    a.dbeta[param] = static_cast<float>(sum_g);
+    if (a.processes == nullptr) {
+      finish(param, sum_g, sum_gx);
+    } else {
+      first[param] = sum_g;
+      second[param] = sum_gx;
+    }
   });
+  if (a.processes != nullptr) {
+    a.processes->sum(a.processes->context, work.totals, 2 * cut.params);
+    for (int64_t param = 0; param < cut.params; ++param) {
+      finish(param, first[param], second[param]);
+    }
+  }
   if (a.dx != nullptr) apply_backward(pool, cut, kernels, work, a.x, a.dy, a.dx);
 }
 
@@ -370,7 +409,7 @@ void batch_norm_train(ThreadPool& pool, const BatchNorm& norm, const Map& map,
   const Workspace work(cut, workspace);
   reduce_statistics(pool, cut, kernels, a.x, work.sums);
   clear_padding(cut, work);
-  join_statistics(pool, cut, work.sums, [&](int64_t param, const Moments& m) {
+  const auto finish = [&](int64_t param, const Moments& m) {
     const double momentum = norm.momentum;
     a.mean[param] = static_cast<float>(m.mean);
     a.invstd[param] = inverse_deviation(m.deviations / m.count, norm.eps);
@@ -379,7 +418,12 @@ void batch_norm_train(ThreadPool& pool, const BatchNorm& norm, const Map& map,
     a.running_var[param] = static_cast<float>((1 - momentum) * a.running_var[param] +
                                               momentum * m.deviations / (m.count - 1));
     spread(cut, work, param, {a.mean[param], a.invstd[param] * a.gamma[param], a.beta[param]});
-  });
+  };
+  if (a.processes == nullptr) {
+    join_statistics(pool, cut, work.sums, finish);
+  } else {
+    join_processes(pool, cut, *a.processes, work, finish);
+  }
   forward(pool, cut, kernels, work, a.x, a.y);
 }
 

@@ -35,6 +35,15 @@ struct BatchNorm {
   double eps = 1e-5;
   double momentum = 0.1;
   Dropout dropout{};
+  bool over_processes = false;  // training: the rows of several processes are one batch
+};
+
+// The processes of such a batch, which have as many rows each.
+struct BatchNormProcesses {
+  int count;
+  // Adds up over all of them, in place; `context` is handed on.
+  void (*sum)(void* context, double* values, int64_t count);
+  void* context;
 };
 
 // How many gammas: C, or F.
@@ -54,6 +63,7 @@ struct BatchNormTrain {
   float *running_mean, *running_var;
   float *mean, *invstd;
   float* y;
+  const BatchNormProcesses* processes = nullptr;  // null: this one alone
 };
 void batch_norm_train(ThreadPool& pool, const BatchNorm& norm, const Map& map,
                       const BatchNormTrain& a, std::byte* workspace, Tier t = tier());
@@ -66,10 +76,11 @@ struct BatchNormEval {
 void batch_norm_eval(ThreadPool& pool, const BatchNorm& norm, const Map& map,
                      const BatchNormEval& a, std::byte* workspace, Tier t = tier());
 
-// dx may be x, and may be null where nothing needs it.
+// dx may be x, and may be null where nothing needs it. dgamma and dbeta are of this process's rows.
 struct BatchNormBackward {
   const float *x, *gamma, *beta, *mean, *invstd, *dy;
   float *dx, *dgamma, *dbeta;
+  const BatchNormProcesses* processes = nullptr;  // null: this one alone
 };
 void batch_norm_backward(ThreadPool& pool, const BatchNorm& norm, const Map& map,
                          const BatchNormBackward& a, std::byte* workspace, Tier t = tier());

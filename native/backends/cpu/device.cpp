@@ -1,5 +1,6 @@
 #include "backends/cpu/device.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -11,6 +12,7 @@
 #endif
 
 #include "backends/cpu/tier.h"
+#include "core/available_memory.h"
 
 namespace panns::cpu {
 namespace {
@@ -25,12 +27,14 @@ constexpr size_t kHugePage = 2u << 20;  // large runs are aligned so that huge p
 // process that wants to leave.
 class HostMemory final : public Memory {
  public:
-  explicit HostMemory(size_t bytes) : bytes_(bytes) {
+  HostMemory(size_t bytes, HeldBytes held) : bytes_(bytes), held_(std::move(held)) {
     data_ = bytes >= kHugePage ? map_pages() : clear_block();
     PANNS_CHECK(data_ != nullptr, "ERR_PANNS_OUT_OF_MEMORY", "cpu", "expected ", bytes >> 20,
                 " MiB of memory, the system refused; a smaller batch needs less");
+    *held_ += bytes_;
   }
   ~HostMemory() override {
+    *held_ -= bytes_;
 #if defined(__linux__)
     if (mapped_ > 0) {
       munmap(base_, mapped_);
@@ -67,6 +71,7 @@ class HostMemory final : public Memory {
   }
 
   size_t bytes_, mapped_ = 0;
+  HeldBytes held_;
   void* base_ = nullptr;
   std::byte* data_ = nullptr;
 };
@@ -146,7 +151,8 @@ void walk_filter(const Filter& w, Move&& move) {
 
 class CpuDevice final : public Device {
  public:
-  explicit CpuDevice(int threads) : pool_(threads), context_{pool_} {
+  explicit CpuDevice(int threads)
+      : pool_(threads), context_{pool_, std::make_shared<std::atomic<size_t>>(0)} {
     info_.kind = "cpu";
     info_.name = cpu_model();
     info_.detail = tier_name(tier());
@@ -165,8 +171,10 @@ class CpuDevice final : public Device {
     PANNS_CHECK(info_.memory_bytes == 0 || bytes < info_.memory_bytes, "ERR_PANNS_OUT_OF_MEMORY",
                 "cpu", "expected ", bytes >> 20, " MiB of memory, the machine has ",
                 info_.memory_bytes >> 20, " MiB; a smaller batch or shorter clips need less");
-    return std::make_unique<HostMemory>(bytes);
+    return make_cpu_memory(bytes, context_);
   }
+
+  MemoryState memory() const override { return {*context_.held, available_memory()}; }
 
   std::unique_ptr<Stream> stream() override { return std::make_unique<HostStream>(); }
 
@@ -185,6 +193,10 @@ class CpuDevice final : public Device {
     v.form == ops::Form::map ? walk_map(map_of(v), move) : walk_filter(filter_of(v), move);
   }
 
+  void import_samples(Stream&, int64_t count, const int16_t* host, float* device) override {
+    std::transform(host, host + count, device, sample_of);
+  }
+
   void export_value(Stream&, const ops::TensorSpec& v, const void* device, float* host) override {
     const auto* d = static_cast<const float*>(device);
     if (v.form == ops::Form::dense) {
@@ -198,7 +210,14 @@ class CpuDevice final : public Device {
   void set_cancel(const std::atomic<bool>* flag) override { pool_.set_cancel(flag); }
 
   bool supports(const NodeSpec& node) const override {
-    return node.op != ops::Op::batch_norm || supports_batch_norm(node);
+    switch (node.op) {
+      case ops::Op::conv:  // whose sums would come in another order than the norm's own
+        return !ops::as<ops::ConvAttrs>(node.attrs).statistics;
+      case ops::Op::batch_norm:
+        return supports_batch_norm(node);
+      default:
+        return true;
+    }
   }
 
   std::unique_ptr<Kernel> kernel(const NodeSpec& node) override {
@@ -217,8 +236,8 @@ class CpuDevice final : public Device {
 
 }  // namespace
 
-std::unique_ptr<backends::Memory> make_cpu_memory(size_t bytes) {
-  return std::make_unique<HostMemory>(bytes);
+std::unique_ptr<backends::Memory> make_cpu_memory(size_t bytes, const Context& context) {
+  return std::make_unique<HostMemory>(bytes, context.held);
 }
 
 int64_t floats(const ops::TensorSpec& v) {

@@ -1,6 +1,7 @@
 // The CPU device: its thread pool, and the adapters from graph nodes to the kernels' functions.
 #pragma once
 
+#include <atomic>
 #include <memory>
 
 #include "backends/backend.h"
@@ -14,9 +15,13 @@ using backends::Kernel;
 using backends::NodeSpec;
 using backends::Stream;
 
+// Bytes of a device's memory that are allocated. Shared with the memory, which may outlive it.
+using HeldBytes = std::shared_ptr<std::atomic<size_t>>;
+
 // What an adapter may use while it lives.
 struct Context {
   ThreadPool& pool;
+  HeldBytes held;
 };
 
 // One factory an op, in nodes/*.cpp.
@@ -29,7 +34,7 @@ struct Context {
 bool supports_batch_norm(const NodeSpec& node);
 
 // Aligned memory of the device's kind, for what a kernel keeps between runs.
-std::unique_ptr<backends::Memory> make_cpu_memory(size_t bytes);
+std::unique_ptr<backends::Memory> make_cpu_memory(size_t bytes, const Context& context);
 
 // The map of a value: (N, C, T, F).
 inline Map map_of(const ops::TensorSpec& v) {

@@ -5,6 +5,7 @@
 // Layout: maps [N][T][F][C'], 16-byte accesses of eight channels; one channel, and bins that eight
 // does not divide, go one by one. Bytes an element of x of b bytes: 2 b read (statistics, apply)
 // and b written, b / 4 with the pool.
+// Where the convolution before has the sums of x and of x^2, the first pass is left out (b read).
 // Sums: of (x - shift) with a chunk's first row as shift, in float over a thread's rows, then in
 // double; chunks are joined by their means, so nothing cancels.
 // measured: never run on a GPU yet
@@ -62,6 +63,26 @@ struct Moments {
   float *running_mean, *running_var, *mean, *invstd;
 };
 
+// Of a feature, from its mean and the sum of squared deviations from it.
+PANNS_DEVICE void put_moments(const Moments& a, uint32_t c, double mean, double deviations) {
+  const double rows = a.chunks.rows, keep = 1 - a.momentum;
+  a.mean[c] = static_cast<float>(mean);
+  a.invstd[c] = static_cast<float>(1 / sqrt(deviations / rows + a.eps));
+  a.running_mean[c] = static_cast<float>(keep * a.running_mean[c] + a.momentum * mean);
+  a.running_var[c] =
+      static_cast<float>(keep * a.running_var[c] + a.momentum * deviations / (rows - 1));
+}
+
+// A thread a feature.
+__global__ void __launch_bounds__(kThreads)
+    moments_of_sums_kernel(Moments a, const float* sum, const float* sum_of_squares) {
+  const uint32_t c = blockIdx.x * kThreads + threadIdx.x;
+  if (c >= a.features) return;
+  const double rows = a.chunks.rows, mean = sum[c] / rows;
+  const double rest = sum_of_squares[c] - sum[c] * mean;
+  put_moments(a, c, mean, rest < 0 ? 0 : rest);  // rounding only; NaN stays
+}
+
 // A warp a feature.
 __global__ void __launch_bounds__(kThreads) join_statistics_kernel(Moments a) {
   const uint32_t c = (blockIdx.x * kThreads + threadIdx.x) / kWarp, lane = threadIdx.x % kWarp;
@@ -79,13 +100,7 @@ __global__ void __launch_bounds__(kThreads) join_statistics_kernel(Moments a) {
     deviations += chunk[a.stride] + a.chunks.size(i) * d * d;
   }
   deviations = warp_sum(deviations);
-  if (lane != 0) return;
-  a.mean[c] = static_cast<float>(mean);
-  a.invstd[c] = static_cast<float>(1 / sqrt(deviations / rows + a.eps));
-  const double keep = 1 - a.momentum;
-  a.running_mean[c] = static_cast<float>(keep * a.running_mean[c] + a.momentum * mean);
-  a.running_var[c] =
-      static_cast<float>(keep * a.running_var[c] + a.momentum * deviations / (rows - 1));
+  if (lane == 0) put_moments(a, c, mean, deviations);
 }
 
 template <typename T>
@@ -186,22 +201,27 @@ void batch_norm_train(const Launch& launch, const BatchNorm& norm, const Map& ma
   const NormWorkspace work(norm, map, workspace);
   const NormShape& shape = work.shape;
   const Chunks chunks(shape.rows, shape.tiling);
-  with_norm_form(norm, map, [&](auto element, auto width, auto, auto) {
-    using T = decltype(element);
-    enqueue(launch, "batch_norm statistics", statistics_kernel<T, width>,
-            {.x = shape.tiling.tiles,
-             .y = chunks.count,
-             .shared = 2 * width * kThreads * sizeof(double)},
-            shape.tiling, chunks, shape.stride, static_cast<const T*>(a.x), work.partial);
-  });
   float* mean = a.mean != nullptr ? a.mean : work.row(0);
   float* invstd = a.invstd != nullptr ? a.invstd : work.row(1);
   const Moments moments{
       work.partial, chunks,        shape.stride,   static_cast<uint32_t>(shape.features),
       norm.eps,     norm.momentum, a.running_mean, a.running_var,
       mean,         invstd};
-  enqueue(launch, "batch_norm statistics", join_statistics_kernel,
-          {.x = ceil_div(shape.features * kWarp, kThreads)}, moments);
+  if (a.sum != nullptr) {
+    enqueue(launch, "batch_norm statistics", moments_of_sums_kernel,
+            {.x = ceil_div(shape.features, kThreads)}, moments, a.sum, a.sum_of_squares);
+  } else {
+    with_norm_form(norm, map, [&](auto element, auto width, auto, auto) {
+      using T = decltype(element);
+      enqueue(launch, "batch_norm statistics", statistics_kernel<T, width>,
+              {.x = shape.tiling.tiles,
+               .y = chunks.count,
+               .shared = 2 * width * kThreads * sizeof(double)},
+              shape.tiling, chunks, shape.stride, static_cast<const T*>(a.x), work.partial);
+    });
+    enqueue(launch, "batch_norm statistics", join_statistics_kernel,
+            {.x = ceil_div(shape.features * kWarp, kThreads)}, moments);
+  }
   forward(launch, norm, map, state, {a.x, a.gamma, a.beta, mean, invstd, a.y}, mean, invstd);
 }
 

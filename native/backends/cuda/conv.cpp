@@ -22,18 +22,18 @@ class ConvolutionKernel final : public Kernel {
       : conv_(conv), take_(take), context_(context) {
     choose_plan();
     lay_out_workspace();
-    keeps_weight_ = forward() && conv_.frozen && conv_.w.converted();
-    if (keeps_weight_) weight_ = allocate_device_memory(context.ordinal, bytes_of(conv_.w));
   }
 
   size_t workspace() const override { return workspace_; }
+  size_t keeps() const override { return copies_weight() && conv_.frozen ? bytes_of(conv_.w) : 0; }
 
   void prepare(Stream& stream, const Args& args) override {
     const ConvArguments a = take_(args);
     if (!wanted(a)) return;
     const Launch launch = launch_on(stream, context_);
-    if (keeps_weight_) {
-      cast(launch, conv_.w.count, conv_.w.stored, a.w, conv_.w.used, weight_->data());
+    if (copies_weight()) {
+      if (weight_ == nullptr) weight_ = place_of_copy(a);
+      cast(launch, conv_.w.count, conv_.w.stored, a.w, conv_.w.used, weight_);
     }
     if (bound_.has_value()) return;
     bind(a, args.workspace);
@@ -47,18 +47,18 @@ class ConvolutionKernel final : public Kernel {
     auto* scratch = static_cast<std::byte*>(args.workspace);
     const Launch launch = launch_on(stream, context_);
     if (wanted(a)) {
-      const bool weight_in = conv_.graph.pass != Pass::backward_weight;
       if (conv_.graph.pass != Pass::backward_data) cast_in(launch, conv_.x, a.x, scratch + x_at_);
-      if (weight_in && !keeps_weight_) cast_in(launch, conv_.w, a.w, scratch + w_at_);
       if (!forward()) cast_in(launch, conv_.y, a.y, scratch + y_at_);
       if (pads_bias()) {
         copy_padded(launch, conv_.bias, conv_.graph.k, static_cast<const float*>(a.bias),
                     reinterpret_cast<float*>(scratch + bias_at_));
       }
+      // Engines may add to what is there.
+      if (conv_.graph.statistics) clear_sums(stream);
       run_plan(stream);
       if (conv_.graph.pass == Pass::backward_data) {
         cast_out(launch, conv_.x, scratch + x_at_, a.x);
-      } else if (!weight_in) {
+      } else if (!reads_weight()) {
         cast_out(launch, conv_.w, scratch + w_at_, a.w);
       } else {
         cast_out(launch, conv_.y, scratch + y_at_, a.y);
@@ -72,18 +72,25 @@ class ConvolutionKernel final : public Kernel {
 
  private:
   bool forward() const { return conv_.graph.pass == Pass::forward; }
+  bool reads_weight() const { return conv_.graph.pass != Pass::backward_weight; }
+  bool copies_weight() const { return reads_weight() && conv_.w.converted(); }
   bool pads_bias() const { return conv_.graph.bias && conv_.bias != conv_.graph.k; }
   bool sums_bias() const { return conv_.graph.pass == Pass::backward_weight && conv_.bias > 0; }
   // The gradient of a weight may be the only thing that nobody asks for.
-  bool wanted(const ConvArguments& a) const {
-    return conv_.graph.pass != Pass::backward_weight || a.w != nullptr;
+  bool wanted(const ConvArguments& a) const { return reads_weight() || a.w != nullptr; }
+
+  // Own memory also for a weight that trains in no session: of a node that is run alone.
+  void* place_of_copy(const ConvArguments& a) {
+    if (!conv_.frozen && a.copy != nullptr) return a.copy;
+    own_copy_ = allocate_device_memory(context_.ordinal, bytes_of(conv_.w));
+    return own_copy_->data();
   }
 
   // A weight's gradient is asked for in float at once; where no engine gives it so, it comes in
   // the maps' type and is widened.
   void choose_plan() {
     ConvGraph& g = conv_.graph;
-    if (g.pass == Pass::backward_weight && conv_.w.converted()) {
+    if (!reads_weight() && conv_.w.converted()) {
       g.float_gradient = true;
       plan_ = context_.plans->try_plan(g);
       if (plan_ != nullptr) {
@@ -103,9 +110,11 @@ class ConvolutionKernel final : public Kernel {
       return at;
     };
     x_at_ = take(conv_.x.converted(), bytes_of(conv_.x));
-    w_at_ = take(conv_.w.converted(), bytes_of(conv_.w));
+    w_at_ = take(conv_.w.converted() && !reads_weight(), bytes_of(conv_.w));
     y_at_ = take(conv_.y.converted(), bytes_of(conv_.y));
     bias_at_ = take(pads_bias(), static_cast<size_t>(conv_.graph.k) * sizeof(float));
+    statistics_at_ =
+        take(conv_.graph.statistics, 2 * static_cast<size_t>(conv_.graph.k) * sizeof(float));
     sums_at_ =
         take(sums_bias(), static_cast<size_t>(column_sums_workspace(conv_.rows, conv_.columns)));
   }
@@ -117,10 +126,22 @@ class ConvolutionKernel final : public Kernel {
     };
     ConvPointers p;
     p.x = place(conv_.x, a.x, x_at_);
-    p.w = keeps_weight_ ? weight_->data() : place(conv_.w, a.w, w_at_);
+    p.w = copies_weight() ? weight_ : place(conv_.w, a.w, w_at_);
     p.y = place(conv_.y, a.y, y_at_);
     if (conv_.graph.bias) p.bias = pads_bias() ? scratch + bias_at_ : a.bias;
+    // A norm that leads nowhere has been left out, and the sums it would have taken go nowhere.
+    const auto sums = static_cast<size_t>(conv_.graph.k) * sizeof(float);
+    p.sum = sum_ = a.sum != nullptr ? a.sum : scratch + statistics_at_;
+    p.sum_of_squares = sum_of_squares_ =
+        a.sum_of_squares != nullptr ? a.sum_of_squares : scratch + statistics_at_ + sums;
     bound_.emplace(context_.plans->target(), *plan_, conv_.graph, p, workspace);
+  }
+
+  void clear_sums(Stream& stream) const {
+    const size_t bytes = static_cast<size_t>(conv_.graph.k) * sizeof(float);
+    for (void* sums : {sum_, sum_of_squares_}) {
+      PANNS_CUDA(cudaMemsetAsync(sums, 0, bytes, cuda_stream(stream).raw()));
+    }
   }
 
   void run_plan(Stream& stream) {
@@ -142,9 +163,11 @@ class ConvolutionKernel final : public Kernel {
   Context& context_;
   std::shared_ptr<const Plan> plan_;
   std::optional<BoundPlan> bound_;
-  bool keeps_weight_ = false;
-  std::unique_ptr<backends::Memory> weight_;  // a frozen weight in the maps' type
-  size_t workspace_ = 0, x_at_ = 0, w_at_ = 0, y_at_ = 0, bias_at_ = 0, sums_at_ = 0;
+  void* weight_ = nullptr;  // its copy in the maps' type
+  std::unique_ptr<backends::Memory> own_copy_;
+  void *sum_ = nullptr, *sum_of_squares_ = nullptr;  // of y, by channel
+  size_t workspace_ = 0, x_at_ = 0, w_at_ = 0, y_at_ = 0, bias_at_ = 0, statistics_at_ = 0,
+         sums_at_ = 0;
 };
 
 }  // namespace

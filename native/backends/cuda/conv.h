@@ -1,5 +1,9 @@
 // A convolution or a linear layer by cuDNN, with what stands between the graph's values and the
 // types that its engines take: 16-bit copies of float weights, maps of one channel, the bias.
+//
+// The copy of a weight that trains lies beside it: prepare() casts it there, as after loading or a
+// broadcast, and the optimizer's kernel writes it with the weight. A step that is left out moves
+// neither. The copy of another weight is the kernel's own.
 #pragma once
 
 #include <memory>
@@ -19,7 +23,7 @@ struct Convolution {
   ConvGraph graph;
   Operand x, w, y;
   int64_t bias = 0;     // values of the bias, of which the graph takes graph.k: the rest are zeros
-  bool frozen = false;  // the weight does not change between calls
+  bool frozen = false;  // no optimizer moves the weight
   // How y is stored, for the bias's gradient: rows of `columns` channels.
   int64_t rows = 0, columns = 0;
 };
@@ -32,6 +36,8 @@ Convolution convolution_of(const NodeSpec& node, Math math);
 struct ConvArguments {
   // Forward: x, w[, bias] to y. Backward data: y, w to x. Backward weight: x, y to w[, bias].
   void *x = nullptr, *w = nullptr, *y = nullptr, *bias = nullptr;
+  void* copy = nullptr;                            // of w, beside the parameters
+  void *sum = nullptr, *sum_of_squares = nullptr;  // of y, with graph.statistics
 };
 using TakeArguments = ConvArguments (*)(const Args& args);
 

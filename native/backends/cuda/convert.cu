@@ -2,6 +2,8 @@
 // [O'][kT][kF][I'].
 // A thread an element of what is written, 4-byte reads scattered by a row of the other order: these
 // run once a program, not once a step.
+// import_samples runs once a step: int16 to float32 in order, 16-byte accesses, 2 bytes read and 4
+// written a sample.
 // measured: never run on a GPU yet
 #include "backends/cuda/convert.h"
 #include "backends/cuda/device/enqueue.cuh"
@@ -39,6 +41,27 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// Eight samples at a time; of the rest, fewer than eight, one a thread of the first block. The
+// division is rounded as IEEE asks, so that the bits are those of the other backends.
+__global__ void __launch_bounds__(kThreads)
+    import_samples_kernel(int64_t count, const int16_t* x, float* y) {
+  const int64_t first = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const int64_t step = int64_t{gridDim.x} * kThreads, whole = count / 8;
+  for (int64_t i = first; i < whole; i += step) {
+    union {
+      uint4 whole;
+      int16_t code[8];
+    } in;
+    in.whole = *reinterpret_cast<const uint4*>(x + 8 * i);
+    Pack<8> out;
+    PANNS_UNROLL
+    for (int k = 0; k < 8; ++k) out.v[k] = static_cast<float>(in.code[k]) / 32767.0f;
+    store<8>(y + 8 * i, out);
+  }
+  const int64_t i = 8 * whole + first;
+  if (i < count) y[i] = static_cast<float>(x[i]) / 32767.0f;
+}
+
 Order order_of(const Map& m) { return {m.n, m.c, m.t * m.f, m.channels()}; }
 Order order_of(const Filter& f) { return {f.o, f.i, f.kt * f.kf, f.in_channels()}; }
 
@@ -70,6 +93,11 @@ void export_filter(const Launch& launch, const Filter& filter, const float* w, f
   const int64_t count = logical(order_of(filter));
   enqueue(launch, "export", export_kernel<float>, striding(launch, count), count, order_of(filter),
           w, rows);
+}
+
+void import_samples(const Launch& launch, int64_t count, const int16_t* x, float* y) {
+  enqueue(launch, "import", import_samples_kernel, striding(launch, ceil_div(count, 8)), count, x,
+          y);
 }
 
 void copy_padded(const Launch& launch, int64_t count, int64_t padded, const float* x, float* y) {

@@ -43,6 +43,7 @@ Convolution conv_of(const NodeSpec& node, Pass pass, const ops::TensorSpec& x,
   g.groups = a.groups == x.shape[1] && a.groups > 1 ? in.channels() : a.groups;
   g.bias = pass == Pass::forward && a.bias;
   g.relu = pass == Pass::forward && a.relu;
+  g.statistics = pass == Pass::forward && a.statistics;
   c.x = {in.size(), in.storage(), storage};
   c.w = {filter.size(), Storage::fp32, storage};
   c.y = {out.size(), out.storage(), storage};

@@ -116,6 +116,13 @@ class CudaDevice final : public backends::Device {
     return allocate_device_memory(ordinal_, std::max(bytes, kAlignment));
   }
 
+  // The copy in the maps' type that convolutions read.
+  size_t bytes_beside(size_t parameters) const override {
+    return context_.storage() == Storage::fp32 ? 0 : parameters / 2;
+  }
+
+  backends::MemoryState memory() const override { return device_memory(ordinal_); }
+
   std::unique_ptr<Stream> stream() override { return std::make_unique<CudaStream>(ordinal_); }
 
   size_t bytes(const ops::TensorSpec& v) const override { return bytes_of(v, context_); }
@@ -135,6 +142,20 @@ class CudaDevice final : public backends::Device {
       import_map(launch, map_of(v, context_), from, device);
     } else {
       import_filter(launch, filter_of(v), from, static_cast<float*>(device));
+    }
+  }
+
+  // Piece by piece: the cache still has one when the kernel reads it.
+  void import_samples(Stream& stream, int64_t count, const int16_t* host, float* device) override {
+    constexpr auto kPiece = static_cast<int64_t>(CudaStream::kStageBytes / sizeof(int16_t));
+    const StreamMemory piece(cuda_stream(stream).raw(),
+                             static_cast<size_t>(std::min(count, kPiece)) * sizeof(int16_t));
+    const Launch launch = launch_on(stream, context_);
+    for (int64_t done = 0; done < count; done += kPiece) {
+      const int64_t size = std::min(count - done, kPiece);
+      stream.upload(piece.data(), host + done, static_cast<size_t>(size) * sizeof(int16_t));
+      panns::cuda::import_samples(launch, size, static_cast<const int16_t*>(piece.data()),
+                                  device + done);
     }
   }
 
@@ -159,7 +180,7 @@ class CudaDevice final : public backends::Device {
   bool supports(const NodeSpec& node) const override {
     switch (node.op) {
       case ops::Op::conv:
-        return supports_conv(node);
+        return supports_conv(node, context_);
       case ops::Op::batch_norm:
         return supports_batch_norm(node);
       default:
@@ -169,8 +190,13 @@ class CudaDevice final : public backends::Device {
 
   std::unique_ptr<Kernel> kernel(const NodeSpec& node) override {
     PANNS_CUDA(cudaSetDevice(ordinal_));
+    PANNS_CHECK(supports(node), "ERR_PANNS_UNSUPPORTED", node.path, "CUDA has no kernel for ",
+                ops::def(node.op).name, " with this epilogue");
     return factory(node.op)(node, context_);
   }
+
+  bool compiles() const override { return true; }
+  void set_cancel(const std::atomic<bool>* flag) override { plans_->set_cancel(flag); }
 
  private:
   static size_t row_major_bytes(const ops::TensorSpec& v) {

@@ -42,7 +42,7 @@ struct Context {
 
 // Whether the device has a kernel for the node with its epilogue.
 bool supports_batch_norm(const NodeSpec& node);
-bool supports_conv(const NodeSpec& node);
+bool supports_conv(const NodeSpec& node, const Context& context);
 
 // The map of a value: (N, C, T, F).
 inline Map map_of(const ops::TensorSpec& v, Storage storage) {

@@ -185,7 +185,7 @@ backends::Device* make(const backends::CudaOptions& options) {
   return make_device(options).release();
 }
 
-void make_nccl_id(std::string& id) { id = nccl_id(); }
+void find_nccl(std::string& id, bool make) { id = nccl_id(make); }
 
 backends::Collective* join(const backends::NcclOptions& options) {
   return join_processes(options).release();
@@ -197,8 +197,8 @@ backends::Collective* join(const backends::NcclOptions& options) {
 extern "C" __attribute__((visibility("default"))) const panns::backends::CudaLibrary*
 panns_cuda_library() {
   static const std::string fingerprint = panns::backends::cuda_fingerprint();
-  static const panns::backends::CudaLibrary library{fingerprint.c_str(),       panns::cuda::guard,
-                                                    panns::cuda::describe,     panns::cuda::make,
-                                                    panns::cuda::make_nccl_id, panns::cuda::join};
+  static const panns::backends::CudaLibrary library{fingerprint.c_str(),    panns::cuda::guard,
+                                                    panns::cuda::describe,  panns::cuda::make,
+                                                    panns::cuda::find_nccl, panns::cuda::join};
   return &library;
 }

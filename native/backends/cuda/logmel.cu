@@ -1,13 +1,13 @@
 // logmel: frames of a waveform, reflected at the edges, through a window, a real transform, power,
 // sparse mel bands and a logarithm, with nothing in between written to memory.
-//   x (N, S) float32 or int16 -> y [N][T][F] float32
+//   x (N, S) float32 -> y [N][T][F] float32
 // The samples of a frame, two and two, are the real and imaginary parts of half as many complex
 // points. Two frames as one transform would be as fast, but what is left of a loud frame's rounding
 // would drown a silent neighbour, whose floor must be exact.
 // A block has some frames at a time, each with its own threads and shared memory; windows beyond
 // 5,000 samples have theirs in the workspace. The mel sum gathers, a thread a band, in order of the
-// bins. Bytes an element of y: 4 written, and 4 S / (T F) read (20 for PANNs' front-end, half of it
-// for int16); a sample is read by the 3.2 frames it is in, through the caches.
+// bins. Bytes an element of y: 4 written, and 4 S / (T F) read (20 for PANNs' front-end); a sample
+// is read by the 3.2 frames it is in, through the caches.
 // measured: never run on a GPU yet
 #include "backends/cuda/device/divisor.cuh"
 #include "backends/cuda/device/enqueue.cuh"
@@ -17,16 +17,9 @@
 namespace panns::cuda {
 namespace {
 
-// Samples as PANNs read their packed clips.
-PANNS_DEVICE float sample(const float* wave, int i) { return wave[i]; }
-PANNS_DEVICE float sample(const int16_t* wave, int i) {
-  return static_cast<float>(wave[i]) * (1.0f / 32767);
-}
-
 // The windowed samples of one frame, as complex points.
-template <typename Sample>
 struct FramePoints {
-  const Sample* clip;
+  const float* clip;
   const float* window;
   int begin, length;  // of the signal that the edges reflect
   int lost;
@@ -36,8 +29,8 @@ struct FramePoints {
     int from = begin + i;
     from = from < 0 ? -from : from;
     from = from >= length ? 2 * (length - 1) - from : from;
-    const float x = sample(clip, from);
-    return window[i] * (lost == 0 ? x : sample(clip, from + 1) - preemphasis * x);
+    const float x = clip[from];
+    return window[i] * (lost == 0 ? x : clip[from + 1] - preemphasis * x);
   }
   PANNS_DEVICE float2 operator()(int i) const { return {at(2 * i), at(2 * i + 1)}; }
 };
@@ -76,9 +69,8 @@ PANNS_DEVICE void bands_of(const LogmelShape& a, const float* tables, int lane, 
   }
 }
 
-template <typename Sample>
 __global__ void __launch_bounds__(kThreads, kLeastBlocks)
-    logmel_kernel(LogmelShape a, const float* tables, const Sample* wave, int64_t samples,
+    logmel_kernel(LogmelShape a, const float* tables, const float* wave, int64_t samples,
                   int64_t frames_each, int64_t frames, float* out, float* workspace) {
   const int group = static_cast<int>(threadIdx.x) / a.lanes;
   const int lane = static_cast<int>(threadIdx.x) % a.lanes;
@@ -94,12 +86,12 @@ __global__ void __launch_bounds__(kThreads, kLeastBlocks)
     // Threads past the last frame repeat it, as barriers want them all, and write nothing.
     const int64_t frame = smaller(first + group, frames - 1);
     const int64_t clip = frame / frames_each, index = frame % frames_each;
-    const FramePoints<Sample> points{wave + clip * samples,
-                                     tables,
-                                     static_cast<int>(index * a.hop - a.window / 2),
-                                     static_cast<int>(samples) - a.lost,
-                                     a.lost,
-                                     a.preemphasis};
+    const FramePoints points{wave + clip * samples,
+                             tables,
+                             static_cast<int>(index * a.hop - a.window / 2),
+                             static_cast<int>(samples) - a.lost,
+                             a.lost,
+                             a.preemphasis};
     fft_pass_any(a.radix[0], a.half, 1, lane, a.lanes, twiddles, points, buffers[0]);
     __syncthreads();
     int stride = a.radix[0], from = 0;
@@ -119,9 +111,10 @@ __global__ void __launch_bounds__(kThreads, kLeastBlocks)
   }
 }
 
-template <typename Sample>
-void logmel_of(const Launch& launch, const LogmelPlan& plan, const float* tables,
-               const Sample* wave, int64_t n, int64_t samples, float* out, void* workspace) {
+}  // namespace
+
+void logmel(const Launch& launch, const LogmelPlan& plan, const float* tables, const float* wave,
+            int64_t n, int64_t samples, float* out, void* workspace) {
   plan.config().check_samples(samples);
   expect_indexable(samples + plan.config().window_size, "logmel");
   const LogmelShape& shape = plan.shape();
@@ -132,19 +125,8 @@ void logmel_of(const Launch& launch, const LogmelPlan& plan, const float* tables
       .x = shared ? striding(launch, blocks * kThreads).x : smaller(blocks, LogmelPlan::kBlocks),
       .threads = shape.lanes * shape.frames,
       .shared = shared ? shape.frames * shape.scratch * sizeof(float) : 0};
-  enqueue(launch, "logmel", logmel_kernel<Sample>, grid, shape, tables, wave, samples, frames_each,
-          frames, out, shared ? nullptr : static_cast<float*>(workspace));
-}
-
-}  // namespace
-
-void logmel(const Launch& launch, const LogmelPlan& plan, const float* tables, const float* wave,
-            int64_t n, int64_t samples, float* out, void* workspace) {
-  logmel_of(launch, plan, tables, wave, n, samples, out, workspace);
-}
-void logmel(const Launch& launch, const LogmelPlan& plan, const float* tables, const int16_t* wave,
-            int64_t n, int64_t samples, float* out, void* workspace) {
-  logmel_of(launch, plan, tables, wave, n, samples, out, workspace);
+  enqueue(launch, "logmel", logmel_kernel, grid, shape, tables, wave, samples, frames_each, frames,
+          out, shared ? nullptr : static_cast<float*>(workspace));
 }
 
 }  // namespace panns::cuda

@@ -55,12 +55,10 @@ class LogmelPlan {
   std::vector<float> tables_;
 };
 
-// wave (n, samples) in -1 ... 1, or 16-bit integers that stand for x / 32767; `tables` is the
-// plan's in device memory. Throws ERR_PANNS_SHAPE when clips have too few samples. NaN and infinite
-// samples give NaN or infinite values in the frames they touch.
+// wave (n, samples) in -1 ... 1; `tables` is the plan's in device memory. Throws ERR_PANNS_SHAPE
+// when clips have too few samples. NaN and infinite samples give NaN or infinite values in the
+// frames they touch.
 void logmel(const Launch& launch, const LogmelPlan& plan, const float* tables, const float* wave,
-            int64_t n, int64_t samples, float* out, void* workspace);
-void logmel(const Launch& launch, const LogmelPlan& plan, const float* tables, const int16_t* wave,
             int64_t n, int64_t samples, float* out, void* workspace);
 
 }  // namespace panns::cuda

@@ -1,17 +1,35 @@
 #include "backends/cuda/memory.h"
 
+#include <algorithm>
+#include <array>
+#include <atomic>
+
 namespace panns::cuda {
 namespace {
+
+// More devices than any machine has.
+constexpr size_t kMostDevices = 1024;
+std::array<std::atomic<size_t>, kMostDevices> held;
+
+std::atomic<size_t>& held_on(int ordinal) { return held[static_cast<size_t>(ordinal)]; }
+
+// Kept out of what is called free, of a small device less: kernels' code is loaded when it first
+// runs, and each allocation is rounded up to pages of 2 MiB.
+constexpr size_t kMargin = size_t{128} << 20;
+constexpr size_t kMarginShare = 64;
 
 // Runs of memory that live long (an arena, weights) come from cudaMalloc and not from the pool:
 // cudaFree waits for work that still uses them, and no stream need be known to give them back.
 class DeviceMemory final : public backends::Memory {
  public:
   DeviceMemory(int ordinal, std::byte* data, size_t bytes)
-      : ordinal_(ordinal), data_(data), bytes_(bytes) {}
+      : ordinal_(ordinal), data_(data), bytes_(bytes) {
+    held_on(ordinal) += bytes;
+  }
   ~DeviceMemory() override {
     cudaSetDevice(ordinal_);
     cudaFree(data_);
+    held_on(ordinal_) -= bytes_;
   }
   std::byte* data() const override { return data_; }
   size_t bytes() const override { return bytes_; }
@@ -32,6 +50,14 @@ class DeviceMemory final : public backends::Memory {
 }
 
 }  // namespace
+
+backends::MemoryState device_memory(int ordinal) {
+  PANNS_CUDA(cudaSetDevice(ordinal));
+  size_t free = 0, total = 0;
+  PANNS_CUDA(cudaMemGetInfo(&free, &total));
+  const size_t margin = std::min(kMargin, total / kMarginShare);
+  return {held_on(ordinal), free > margin ? free - margin : 0};
+}
 
 std::unique_ptr<backends::Memory> allocate_device_memory(int ordinal, size_t bytes) {
   PANNS_CUDA(cudaSetDevice(ordinal));

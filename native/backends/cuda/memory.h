@@ -13,6 +13,10 @@ namespace panns::cuda {
 // ERR_PANNS_OUT_OF_MEMORY naming the need and what is free.
 std::unique_ptr<backends::Memory> allocate_device_memory(int ordinal, size_t bytes);
 
+// What this process holds of that device's memory, and what is free for it. Asked of the driver at
+// each call: other processes come and go.
+backends::MemoryState device_memory(int ordinal);
+
 // Page-locked host memory, which the device's copy engine reads and writes by itself.
 class PinnedMemory {
  public:

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <cstring>
+#include <mutex>
 #include <thread>
 
 #include "backends/cuda/check.h"
@@ -23,6 +25,9 @@ constexpr size_t kStageBytes = 1 << 20;
 // second.
 constexpr auto kEagerly = std::chrono::microseconds(200);
 constexpr auto kSeldom = std::chrono::milliseconds(1);
+
+// How soon a cancelled wait for the others to join ends.
+constexpr auto kCancelled = std::chrono::milliseconds(10);
 
 struct Nccl {
   Library library;
@@ -88,8 +93,9 @@ class NcclCollective final : public backends::Collective {
     std::memcpy(&id, options.id.data(), sizeof(id));
     PANNS_CUDA(cudaSetDevice(ordinal_));
     control_ = std::make_unique<CudaStream>(ordinal_);
+    beside_ = std::make_unique<CudaStream>(ordinal_);
     stage_ = allocate_device_memory(ordinal_, kStageBytes);
-    check(nccl_.comm_init_rank(&comm_, size_, id, rank_), "ncclCommInitRank");
+    join(id);
   }
   ~NcclCollective() override {
     // In agreement it has been left; else the others may hang, and this does not wait for them.
@@ -104,45 +110,55 @@ class NcclCollective final : public backends::Collective {
     return cat("NCCL ", v / 10000, ".", v / 100 % 100, ".", v % 100, " (", nccl_.library.path, ")");
   }
 
-  void sum(double* values, int64_t count, Cancel cancel) override {
+  void set_cancel(const std::atomic<bool>* flag) override { cancel_ = flag; }
+
+  void sum(double* values, int64_t count) override {
     constexpr auto kMost = static_cast<int64_t>(kStageBytes / sizeof(double));
     for (; count > 0; values += kMost, count -= kMost) {
       const auto piece = static_cast<size_t>(std::min(count, kMost));
-      staged(values, piece * sizeof(double), cancel, [&](void* at) {
+      staged(values, piece * sizeof(double), [&](void* at) {
         check(nccl_.all_reduce(at, at, piece, nccl::kFloat64, nccl::kSum, comm_, control_->raw()),
               "ncclAllReduce");
       });
     }
   }
 
-  void broadcast(void* bytes, int64_t count, int root, Cancel cancel) override {
+  void broadcast(void* bytes, int64_t count, int root) override {
     auto* at = static_cast<std::byte*>(bytes);
     constexpr auto kMost = static_cast<int64_t>(kStageBytes);
     for (; count > 0; at += kMost, count -= kMost) {
       const auto piece = static_cast<size_t>(std::min(count, kMost));
-      staged(at, piece, cancel, [&](void* stage) {
+      staged(at, piece, [&](void* stage) {
         check(nccl_.broadcast(stage, stage, piece, nccl::kUint8, root, comm_, control_->raw()),
               "ncclBroadcast");
       });
     }
   }
 
-  void average(backends::Stream& stream, float* values, int64_t count, Cancel cancel) override {
-    check_whole();
-    const cudaStream_t raw = cuda_stream(stream).raw();
-    check(nccl_.all_reduce(values, values, static_cast<size_t>(count), nccl::kFloat32, nccl::kAvg,
-                           comm_, raw),
-          "ncclAllReduce");
-    wait(raw, cancel);
-  }
-
-  void share(backends::Stream& stream, void* bytes, int64_t count, Cancel cancel) override {
+  void share(backends::Stream& stream, void* bytes, int64_t count) override {
     check_whole();
     const cudaStream_t raw = cuda_stream(stream).raw();
     check(nccl_.broadcast(bytes, bytes, static_cast<size_t>(count), nccl::kUint8, 0, comm_, raw),
           "ncclBroadcast");
-    wait(raw, cancel);
+    wait(raw);
   }
+
+  void sum(backends::Stream& stream, double* values, int64_t count) override {
+    reduce(stream, values, count, nccl::kFloat64, nccl::kSum);
+    end_averages(stream);
+  }
+
+  void begin_average(backends::Stream& stream, float* values, int64_t count) override {
+    reduce(stream, values, count, nccl::kFloat32, nccl::kAvg);
+  }
+
+  void end_averages(backends::Stream& stream) override {
+    cuda_stream(stream).wait(*beside_->record());
+  }
+
+  void wait(backends::Stream& stream) override { wait(cuda_stream(stream).raw()); }
+
+  void abandon() override { drop(); }
 
   void leave() override {
     if (comm_ == nullptr) return;
@@ -151,19 +167,29 @@ class NcclCollective final : public backends::Collective {
   }
 
  private:
+  // On the stream beside, after the given one's work so far: where that is being captured this is
+  // a branch of it, which end_averages joins.
+  void reduce(backends::Stream& stream, void* values, int64_t count, int type, int operation) {
+    check_whole();
+    beside_->wait(*cuda_stream(stream).record());
+    check(nccl_.all_reduce(values, values, static_cast<size_t>(count), type, operation, comm_,
+                           beside_->raw()),
+          "ncclAllReduce");
+  }
+
   // The host's bytes to the device, the work there, and back.
   template <typename Work>
-  void staged(void* bytes, size_t count, Cancel cancel, Work&& work) {
+  void staged(void* bytes, size_t count, Work&& work) {
     check_whole();
     control_->upload(stage_->data(), bytes, count);
     work(stage_->data());
-    wait(control_->raw(), cancel);
+    wait(control_->raw());
     control_->download(bytes, stage_->data(), count);
     control_->synchronize();
   }
 
   // Until the stream's work is done: a process that has ended shows as an error or as no end.
-  void wait(cudaStream_t stream, Cancel cancel) {
+  void wait(cudaStream_t stream) {
     const auto began = Clock::now();
     for (;;) {
       const cudaError_t status = cudaStreamQuery(stream);
@@ -173,21 +199,71 @@ class NcclCollective final : public backends::Collective {
       check(nccl_.comm_get_async_error(comm_, &failure), "ncclCommGetAsyncError");
       if (failure != nccl::kInProgress) check(failure, "a collective");
       const auto waited = Clock::now() - began;
-      if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
-        drop();
-        throw Error("ABORT_ERR", "", "the operation was aborted");
-      }
-      if (timeout_ > 0 && std::chrono::duration<double>(waited).count() > timeout_) {
-        drop();
-        throw Error("ERR_PANNS_PARALLEL", cat("process ", rank_),
-                    cat("waited ", timeout_, " s for the others of ", size_,
-                        " processes: one has ended, hangs, or takes longer than that"));
-      }
+      check_time(waited);
       if (waited < kEagerly) {
         std::this_thread::yield();
       } else {
         std::this_thread::sleep_for(std::min<Clock::duration>(waited / 4, kSeldom));
       }
+    }
+  }
+
+  // Joins on a thread of its own: NCCL's call ends when all have come, and not before. One that is
+  // not waited for any longer is left behind, and ends with the process.
+  void join(const nccl::UniqueId& id) {
+    struct Joining {
+      std::mutex mutex;
+      std::condition_variable news;
+      bool done = false, unwanted = false;
+      cudaError_t device = cudaSuccess;
+      int status = nccl::kSuccess;
+      std::string detail;
+      nccl::Comm comm = nullptr;
+    };
+    const auto joining = std::make_shared<Joining>();
+    std::thread([=, &library = nccl_, size = size_, rank = rank_, ordinal = ordinal_] {
+      nccl::Comm comm = nullptr;
+      int status = nccl::kSuccess;
+      const cudaError_t device = cudaSetDevice(ordinal);
+      if (device == cudaSuccess) status = library.comm_init_rank(&comm, size, id, rank);
+      // The words are those of the thread's last failure.
+      const char* words = library.get_last_error(nullptr);
+      const std::lock_guard lock(joining->mutex);
+      joining->device = device;
+      joining->status = status;
+      joining->detail = words != nullptr ? words : "";
+      joining->comm = comm;
+      joining->done = true;
+      if (joining->unwanted && comm != nullptr) library.comm_abort(comm);
+      joining->news.notify_one();
+    }).detach();
+    const auto began = Clock::now();
+    std::unique_lock lock(joining->mutex);
+    while (!joining->done) {
+      joining->news.wait_for(lock, kCancelled);
+      if (joining->done) break;
+      joining->unwanted = true;
+      check_time(Clock::now() - began);
+      joining->unwanted = false;
+    }
+    PANNS_CUDA(joining->device);
+    PANNS_CHECK(joining->status == nccl::kSuccess, "ERR_PANNS_PARALLEL", cat("process ", rank_),
+                "ncclCommInitRank failed: ", nccl_.get_error_string(joining->status),
+                joining->detail.empty() ? "" : ", ", joining->detail, "; ", engine());
+    comm_ = joining->comm;
+  }
+
+  // Throws once a wait has been cancelled, or has taken too long.
+  void check_time(Clock::duration waited) {
+    if (cancel_ != nullptr && cancel_->load(std::memory_order_relaxed)) {
+      drop();
+      throw Error("ABORT_ERR", "", "the operation was aborted");
+    }
+    if (timeout_ > 0 && std::chrono::duration<double>(waited).count() > timeout_) {
+      drop();
+      throw Error("ERR_PANNS_PARALLEL", cat("process ", rank_),
+                  cat("waited ", timeout_, " s for the others of ", size_,
+                      " processes: one has ended, hangs, or takes longer than that"));
     }
   }
 
@@ -213,15 +289,17 @@ class NcclCollective final : public backends::Collective {
   const Nccl& nccl_;
   int rank_, size_, ordinal_;
   double timeout_;
-  std::unique_ptr<CudaStream> control_;
+  const std::atomic<bool>* cancel_ = nullptr;
+  std::unique_ptr<CudaStream> control_, beside_;
   std::unique_ptr<backends::Memory> stage_;
   nccl::Comm comm_ = nullptr;
 };
 
 }  // namespace
 
-std::string nccl_id() {
+std::string nccl_id(bool make) {
   const Nccl& n = nccl_library();
+  if (!make) return "";
   nccl::UniqueId id;
   const int status = n.get_unique_id(&id);
   PANNS_CHECK(status == nccl::kSuccess, "ERR_PANNS_PARALLEL", "NCCL",

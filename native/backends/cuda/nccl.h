@@ -9,10 +9,11 @@
 
 namespace panns::cuda {
 
-// What the first process makes and all others are told before they join.
-std::string nccl_id();
+// Finds NCCL, and makes what the first process tells all others before they join.
+std::string nccl_id(bool make);
 
-// Waits for all processes. Throws ERR_PANNS_PARALLEL with every place where NCCL was looked for.
+// Waits for all processes, as long as the options say. Throws ERR_PANNS_PARALLEL with every place
+// where NCCL was looked for.
 std::unique_ptr<backends::Collective> join_processes(const backends::NcclOptions& options);
 
 }  // namespace panns::cuda

@@ -60,10 +60,10 @@ Plans::Plans(const Target& target, std::string device, PlanOptions options, Meas
       options_(std::move(options)),
       measure_(std::move(measure)) {}
 
-std::string Plans::key(const ConvGraph& graph) const {
+std::string Plans::key(const ConvGraph& graph, bool measured) const {
   return cat("panns plan 1\ncuDNN ", target_.api->version, "\n", device_, "\n", graph.text(), "\n",
-             options_.measure ? "measured" : "listed",
-             options_.deterministic ? " deterministic" : "", " ", options_.workspace_limit);
+             measured ? "measured" : "listed", options_.deterministic ? " deterministic" : "", " ",
+             options_.workspace_limit);
 }
 
 std::shared_ptr<const Plan> Plans::plan(const ConvGraph& graph) {
@@ -76,19 +76,23 @@ std::shared_ptr<const Plan> Plans::plan(const ConvGraph& graph) {
 }
 
 std::shared_ptr<const Plan> Plans::try_plan(const ConvGraph& graph, std::string* reason) {
-  const std::string name = key(graph);
+  const std::string name = graph.text();
   if (const auto it = known_.find(name); it != known_.end()) return it->second;
-  std::shared_ptr<const Plan> found = read(name);
+  std::shared_ptr<const Plan> found = read(key(graph, true));
+  const std::string own = key(graph, options_.measure);
+  if (found == nullptr && !options_.measure) found = read(own);
   if (found == nullptr) {
     std::unique_ptr<Plan> chosen;
     try {
       chosen = choose(graph, reason);
     } catch (const Error& e) {
-      // A graph that cuDNN cannot even express has no engine either.
+      // A graph that cuDNN cannot even express has no engine either. Too little memory to measure,
+      // and a cancelled search, say nothing about the graph.
+      if (e.code() != "ERR_PANNS_DEVICE") throw;
       if (reason != nullptr) *reason = e.what();
     }
     if (chosen == nullptr) return nullptr;
-    write(name, *chosen);
+    write(own, *chosen);
     found = std::move(chosen);
   }
   known_[name] = found;
@@ -103,6 +107,7 @@ std::unique_ptr<Plan> Plans::choose(const ConvGraph& graph, std::string* reason)
   const CudnnGraph described(target_, graph);
   for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_B, CUDNN_HEUR_MODE_FALLBACK}) {
     for (const Candidate& c : described.candidates(mode)) {
+      PANNS_CHECK(cancel_ == nullptr || !*cancel_, "ABORT_ERR", "", "the operation was aborted");
       if (!admissible(graph, c, options_.deterministic)) continue;
       auto plan = Plan::build(target_, c, reason);
       if (plan == nullptr || plan->workspace() > options_.workspace_limit) continue;

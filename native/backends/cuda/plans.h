@@ -1,7 +1,9 @@
-// Which plan computes a convolution: the heuristics' first, or the fastest of those measured. Plans
-// are kept by what they depend on, in memory and on disk, since compiling one can take a second.
+// Which plan computes a convolution: the fastest of those that were measured at any time, else the
+// heuristics' first. Plans are kept by what they depend on, in memory and on disk, since compiling
+// one can take a second.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -14,7 +16,7 @@ namespace panns::cuda {
 struct PlanOptions {
   // Only engines that give the same bits from run to run.
   bool deterministic = true;
-  // Time the candidates on this device, and take the fastest.
+  // Time the candidates on this device where no plan that was measured is kept.
   bool measure = false;
   // Where plans are kept; empty: nowhere.
   std::string folder;
@@ -49,11 +51,13 @@ class Plans {
   // The plan for a graph, made at the first call. Throws ERR_PANNS_UNSUPPORTED naming the graph and
   // what cuDNN said when no engine computes it.
   std::shared_ptr<const Plan> plan(const ConvGraph& graph);
+  // While *flag is true, choosing stops with ABORT_ERR between two candidates; null: never.
+  void set_cancel(const std::atomic<bool>* flag) { cancel_ = flag; }
   // Null instead of an error: the caller knows another way.
   std::shared_ptr<const Plan> try_plan(const ConvGraph& graph, std::string* reason = nullptr);
 
  private:
-  std::string key(const ConvGraph& graph) const;
+  std::string key(const ConvGraph& graph, bool measured) const;
   std::unique_ptr<Plan> choose(const ConvGraph& graph, std::string* reason) const;
   std::unique_ptr<Plan> read(const std::string& key) const;
   void write(const std::string& key, const Plan& plan) const;
@@ -62,7 +66,8 @@ class Plans {
   std::string device_;
   PlanOptions options_;
   Measure measure_;
-  std::map<std::string, std::shared_ptr<const Plan>> known_;
+  const std::atomic<bool>* cancel_ = nullptr;
+  std::map<std::string, std::shared_ptr<const Plan>> known_;  // by the graph's text
 };
 
 }  // namespace panns::cuda

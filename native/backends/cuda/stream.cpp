@@ -6,10 +6,6 @@
 namespace panns::cuda {
 namespace {
 
-// Of one piece of an upload: large enough for the full rate of a PCIe 5 link, which takes 0.1 ms
-// for it, and small beside the batches that are uploaded.
-constexpr size_t kStageBytes = 4u << 20;
-
 class CudaEvent final : public backends::Event {
  public:
   CudaEvent() { PANNS_CUDA(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }

@@ -2,6 +2,8 @@
 // the template for a new backend. It behaves like an asynchronous device with memory of its own:
 // nothing happens to memory before synchronize, work can be captured, and reading an address of
 // the device on the host is never needed.
+#include <algorithm>
+#include <cstdlib>
 #include <deque>
 #include <functional>
 
@@ -12,15 +14,31 @@ namespace {
 
 constexpr size_t kAlignment = 256;  // as CUDA's allocator
 
+// Shared with the memory, which may outlive the device.
+using HeldBytes = std::shared_ptr<size_t>;
+
 class NullMemory final : public Memory {
  public:
-  explicit NullMemory(size_t bytes) : bytes_(bytes), data_(new std::byte[bytes]()) {}
+  NullMemory(size_t bytes, HeldBytes held)
+      // Zero pages that are hardly ever touched: plans of any size cost nothing.
+      : bytes_(bytes),
+        held_(std::move(held)),
+        data_(static_cast<std::byte*>(std::calloc(1, std::max<size_t>(bytes, 1)))) {
+    PANNS_CHECK(data_ != nullptr, "ERR_PANNS_OUT_OF_MEMORY", "null", "the system refused ", bytes,
+                " bytes");
+    *held_ += bytes;
+  }
+  ~NullMemory() override { *held_ -= bytes_; }
   std::byte* data() const override { return data_.get(); }
   size_t bytes() const override { return bytes_; }
 
  private:
   size_t bytes_;
-  std::unique_ptr<std::byte[]> data_;
+  HeldBytes held_;
+  struct Free {
+    void operator()(std::byte* data) const { std::free(data); }
+  };
+  std::unique_ptr<std::byte, Free> data_;
 };
 
 using Work = std::function<void()>;
@@ -99,14 +117,22 @@ class NullKernel final : public Kernel {
 
 class NullDevice final : public Device {
  public:
-  NullDevice() {
+  explicit NullDevice(size_t limit) {
     info_.kind = "null";
     info_.name = "computes nothing";
+    info_.memory_bytes = limit;
   }
   const DeviceInfo& info() const override { return info_; }
   size_t alignment() const override { return kAlignment; }
   std::unique_ptr<Memory> allocate(size_t bytes) override {
-    return std::make_unique<NullMemory>(bytes);
+    const size_t free = memory().free;
+    PANNS_CHECK(bytes <= free, "ERR_PANNS_OUT_OF_MEMORY", "null", "expected ", bytes,
+                " bytes of memory, ", free, " are free");
+    return std::make_unique<NullMemory>(bytes, held_);
+  }
+  MemoryState memory() const override {
+    const size_t limit = info_.memory_bytes;
+    return {*held_, limit == 0 ? MemoryState::kUnknown : limit - *held_};
   }
   std::unique_ptr<Stream> stream() override { return std::make_unique<NullStream>(); }
   size_t bytes(const ops::TensorSpec& v) const override {
@@ -114,6 +140,11 @@ class NullDevice final : public Device {
   }
   void import_value(Stream& s, const ops::TensorSpec& v, const float* host, void* device) override {
     s.upload(device, host, bytes(v));
+  }
+  void import_samples(Stream& s, int64_t count, const int16_t* host, float* device) override {
+    std::vector<float> samples(static_cast<size_t>(count));
+    std::transform(host, host + count, samples.begin(), sample_of);
+    s.upload(device, samples.data(), samples.size() * sizeof(float));
   }
   void export_value(Stream& s, const ops::TensorSpec& v, const void* device, float* host) override {
     s.download(host, device, bytes(v));
@@ -125,10 +156,13 @@ class NullDevice final : public Device {
 
  private:
   DeviceInfo info_;
+  HeldBytes held_ = std::make_shared<size_t>(0);
 };
 
 }  // namespace
 
-std::unique_ptr<Device> make_null_device() { return std::make_unique<NullDevice>(); }
+std::unique_ptr<Device> make_null_device(size_t memory_limit) {
+  return std::make_unique<NullDevice>(memory_limit);
+}
 
 }  // namespace panns::backends

@@ -33,7 +33,7 @@ import { parseArgs } from 'node:util';
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '..', '..', '..');
 const PARTS = ['doctor', 'ops', 'training', 'speed'];
-const NETWORKS = ['Cnn6', 'MobileNetV1', 'ResNet22', 'Wavegram_Logmel_Cnn14', 'mn04_as'];
+const NETWORKS = ['Cnn6', 'MobileNetV1', 'ResNet22', 'Wavegram_Logmel_Cnn14', 'mn04'];
 const PRECISIONS = ['fp32', 'bf16', 'fp16', 'tf32'];
 const EXIT = { held: 0, failed: 1, usage: 2, noDevice: 3 };
 /** A worker that says nothing for so long hangs: cuDNN compiles some plans for seconds each. */

@@ -1,5 +1,8 @@
 #include "backends/cpu/batch_norm.h"
 
+#include <optional>
+
+#include "backends/collective.h"
 #include "backends/cpu/nodes/adapter.h"
 
 namespace panns::cpu {
@@ -13,7 +16,17 @@ BatchNorm norm_of(const ops::BatchNormAttrs& a) {
   norm.eps = a.eps;
   norm.momentum = a.momentum;
   norm.dropout.p = a.dropout.p;
+  norm.over_processes = a.over_processes;
   return norm;
+}
+
+// Those that the node's batch is spread over; none where it is this process's own.
+std::optional<BatchNormProcesses> processes_of(const BatchNorm& norm, const Args& args) {
+  if (!norm.over_processes || args.processes == nullptr) return std::nullopt;
+  const auto sum = [](void* processes, double* values, int64_t count) {
+    static_cast<backends::Collective*>(processes)->sum(values, count);
+  };
+  return BatchNormProcesses{args.processes->size(), sum, args.processes};
 }
 
 // The kernels always write two rows of features beside the map. Where nobody wants them (a frozen
@@ -58,10 +71,11 @@ std::unique_ptr<Kernel> make_batch_norm(const NodeSpec& node, Context& context) 
           scratch(args));
       return;
     }
+    const auto processes = processes_of(n, args);
     batch_norm_train(pool, n, map,
                      {in(args, 0), in(args, 1), in(args, 2), static_cast<float*>(args.in[3]),
                       static_cast<float*>(args.in[4]), spare.or_spare(args, 1),
-                      spare.or_spare(args, 2), out(args, 0)},
+                      spare.or_spare(args, 2), out(args, 0), processes ? &*processes : nullptr},
                      scratch(args));
   });
 }
@@ -84,10 +98,11 @@ std::unique_ptr<Kernel> make_batch_norm_backward(const NodeSpec& node, Context& 
                                scratch(args));
       return;
     }
+    const auto processes = processes_of(n, args);
     batch_norm_backward(
         pool, n, map,
         {in(args, 0), in(args, 1), in(args, 2), in(args, 3), in(args, 4), in(args, 5), out(args, 0),
-         spare.or_spare(args, 1), spare.or_spare(args, 2)},
+         spare.or_spare(args, 1), spare.or_spare(args, 2), processes ? &*processes : nullptr},
         scratch(args));
   });
 }

@@ -40,13 +40,15 @@ class Forward final : public Kernel {
  public:
   Forward(const NodeSpec& node, Context& context)
       : attrs_(ops::as<ops::ConvAttrs>(node.attrs)),
+        context_(context),
         pool_(context.pool),
-        conv_(shape_of(attrs_, node.in[0].shape), ConvPass::forward, options_of(attrs_, context)) {
-    if (conv_.packed_size() > 0) packed_ = make_cpu_memory(conv_.packed_size());
-  }
+        conv_(shape_of(attrs_, node.in[0].shape), ConvPass::forward, options_of(attrs_, context)) {}
   size_t workspace() const override { return conv_.workspace(); }
+  size_t keeps() const override { return conv_.packed_size(); }
   void prepare(Stream&, const Args& args) override {
-    if (packed_ != nullptr) conv_.prepare_weights(pool_, in(args, 1), packed());
+    if (keeps() == 0) return;
+    if (packed_ == nullptr) packed_ = make_cpu_memory(keeps(), context_);
+    conv_.prepare_weights(pool_, in(args, 1), packed());
   }
   void enqueue(Stream&, const Args& args) override {
     ConvEpilogue epilogue;
@@ -61,6 +63,7 @@ class Forward final : public Kernel {
   float* packed() const { return reinterpret_cast<float*>(packed_->data()); }
 
   ops::ConvAttrs attrs_;
+  const Context& context_;
   ThreadPool& pool_;
   Conv conv_;
   std::unique_ptr<backends::Memory> packed_;

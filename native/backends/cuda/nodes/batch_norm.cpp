@@ -24,11 +24,13 @@ bool supports_batch_norm(const NodeSpec& node) {
   return batch_norm_supported(norm_of(node), {x[0], x[1], x[2], x[3]});
 }
 
-// (x, gamma, beta, running_mean, running_var) to y, in training to (y, mean, invstd)
+// (x, gamma, beta, running_mean, running_var[, sum, sum of squares]) to y, in training to (y, mean,
+// invstd)
 std::unique_ptr<Kernel> make_batch_norm(const NodeSpec& node, Context& context) {
   const BatchNorm norm = norm_of(node);
   const Map map = map_of(node.in[0], context);
-  const bool training = ops::as<ops::BatchNormAttrs>(node.attrs).training;
+  const auto& attrs = ops::as<ops::BatchNormAttrs>(node.attrs);
+  const bool training = attrs.training, sums = attrs.from_sums;
   return adapt(batch_norm_workspace(norm, map), context, [=](const Launch& launch, const Args& a) {
     if (!training) {
       batch_norm_eval(
@@ -39,7 +41,8 @@ std::unique_ptr<Kernel> make_batch_norm(const NodeSpec& node, Context& context) 
     }
     batch_norm_train(launch, norm, map, a.state,
                      {a.in[0], floats_in(a, 1), floats_in(a, 2), static_cast<float*>(a.in[3]),
-                      static_cast<float*>(a.in[4]), a.out[0], floats_out(a, 1), floats_out(a, 2)},
+                      static_cast<float*>(a.in[4]), a.out[0], floats_out(a, 1), floats_out(a, 2),
+                      sums ? floats_in(a, 5) : nullptr, sums ? floats_in(a, 6) : nullptr},
                      a.workspace);
   });
 }

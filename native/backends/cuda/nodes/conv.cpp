@@ -5,10 +5,17 @@ namespace panns::cuda {
 namespace {
 
 ConvArguments take_forward(const Args& a) {
-  return {a.in[0], a.in[1], a.out[0], a.in.size() > 2 ? a.in[2] : nullptr};
+  ConvArguments c{a.in[0], a.in[1], a.out[0], a.in.size() > 2 ? a.in[2] : nullptr, a.beside[1]};
+  if (a.out.size() > 1) {
+    c.sum = a.out[1];
+    c.sum_of_squares = a.out[2];
+  }
+  return c;
 }
 // (dy, w) to dx
-ConvArguments take_backward_data(const Args& a) { return {a.out[0], a.in[1], a.in[0], nullptr}; }
+ConvArguments take_backward_data(const Args& a) {
+  return {a.out[0], a.in[1], a.in[0], nullptr, a.beside[1]};
+}
 // (x, dy) to (dw[, db])
 ConvArguments take_backward_weight(const Args& a) {
   return {a.in[0], a.out[0], a.in[1], a.out.size() > 1 ? a.out[1] : nullptr};
@@ -17,8 +24,14 @@ ConvArguments take_backward_weight(const Args& a) {
 }  // namespace
 
 // The 2x2 mean is a kernel of its own: cuDNN pools only what lies in memory.
-bool supports_conv(const NodeSpec& node) {
-  return !ops::as<ops::ConvAttrs>(node.attrs).avg_pool_2x2;
+bool supports_conv(const NodeSpec& node, const Context& context) {
+  const auto& a = ops::as<ops::ConvAttrs>(node.attrs);
+  if (a.avg_pool_2x2) return false;
+  if (!a.statistics) return true;
+  // Sums are of whole vectors of channels, and come in no fixed order.
+  const bool fits = context.storage() != Storage::fp32 && a.out_channels % kChannelBlock == 0;
+  return fits && !context.plans->options().deterministic &&
+         context.plans->try_plan(convolution_of(node, context.math).graph) != nullptr;
 }
 
 std::unique_ptr<Kernel> make_conv(const NodeSpec& node, Context& context) {

@@ -95,10 +95,11 @@ std::unique_ptr<Kernel> make_adam(const NodeSpec& node, Context& context) {
   const Adam options{attrs.beta1,     attrs.beta2,   attrs.eps, attrs.weight_decay,
                      attrs.decoupled, attrs.amsgrad, attrs.rate};
   return adapt(0, context,
-               [options, count = node.in[0].shape.size()](const Launch& launch, const Args& a) {
+               [options, count = node.in[0].shape.size(), type = context.storage()](
+                   const Launch& launch, const Args& a) {
                  const auto slot = [&](size_t i) { return static_cast<float*>(a.in[i]); };
                  adam(launch, options, a.state, count, floats_in(a, 1), slot(0), slot(2), slot(3),
-                      options.amsgrad ? slot(4) : nullptr, {});
+                      options.amsgrad ? slot(4) : nullptr, {type, a.beside[0]});
                });
 }
 
@@ -107,9 +108,11 @@ std::unique_ptr<Kernel> make_sgd(const NodeSpec& node, Context& context) {
   const auto& attrs = ops::as<ops::SgdAttrs>(node.attrs);
   const Sgd options{attrs.momentum, attrs.weight_decay, attrs.nesterov, attrs.rate};
   return adapt(0, context,
-               [options, count = node.in[0].shape.size()](const Launch& launch, const Args& a) {
+               [options, count = node.in[0].shape.size(), type = context.storage()](
+                   const Launch& launch, const Args& a) {
                  sgd(launch, options, a.state, count, floats_in(a, 1), static_cast<float*>(a.in[0]),
-                     options.momentum > 0 ? static_cast<float*>(a.in[2]) : nullptr, {});
+                     options.momentum > 0 ? static_cast<float*>(a.in[2]) : nullptr,
+                     {type, a.beside[0]});
                });
 }
 

@@ -12,15 +12,16 @@ class LogmelKernel final : public Kernel {
       : context_(context),
         plan_(frontend::config_of(ops::as<ops::LogmelAttrs>(node.attrs))),
         n_(node.in[0].shape[0]),
-        samples_(node.in[0].shape[1]),
-        tables_(allocate_device_memory(context.ordinal, plan_.tables().size() * sizeof(float))) {}
+        samples_(node.in[0].shape[1]) {}
 
   size_t workspace() const override { return static_cast<size_t>(plan_.workspace()); }
 
+  size_t keeps() const override { return plan_.tables().size() * sizeof(float); }
+
   void prepare(Stream& stream, const Args&) override {
-    if (uploaded_) return;
+    if (tables_ != nullptr) return;
+    tables_ = allocate_device_memory(context_.ordinal, keeps());
     stream.upload(tables_->data(), plan_.tables().data(), tables_->bytes());
-    uploaded_ = true;
   }
 
   void enqueue(Stream& stream, const Args& a) override {
@@ -33,7 +34,6 @@ class LogmelKernel final : public Kernel {
   LogmelPlan plan_;
   int64_t n_, samples_;
   std::unique_ptr<backends::Memory> tables_;
-  bool uploaded_ = false;
 };
 
 }  // namespace

@@ -1,0 +1,82 @@
+import type { MemoryNeed } from '../inference/memory.js';
+import { placeModel } from '../inference/model.js';
+import { trainingMemory } from '../train/memory.js';
+import { type Column, formatBytes, formatNumber, formatTable } from './format.js';
+import { describeNetwork, NETWORK } from './network.js';
+import { defineVerb, EXIT, UsageError } from './verb.js';
+
+const command = {
+  name: 'panns memory',
+  summary: 'Say what a model needs of memory, and the largest batch that fits',
+  positionals: [NETWORK],
+  options: {
+    batch: { type: 'integer', min: 1, default: 32, help: 'clips of a batch' },
+    seconds: { type: 'number', min: 0.01, max: 3600, default: 10, help: 'length of a clip' },
+    classes: { type: 'integer', min: 1, help: "of a network by name; default AudioSet's 527" },
+    optimizer: { type: 'string', choices: ['adam', 'sgd'], default: 'adam', help: 'of training' },
+    mixup: { type: 'boolean', help: 'train on mixed pairs of clips' },
+    freeze: {
+      type: 'string',
+      value: 'what',
+      help: 'none, base (all but the classifier), or the last layer that does not train; default none',
+    },
+    device: { type: 'string', choices: ['cpu', 'cuda', 'auto'], default: 'cpu', help: 'where' },
+    gpu: { type: 'integer', min: 0, default: 0, help: 'which GPU' },
+    precision: {
+      type: 'string',
+      choices: ['fp32', 'tf32', 'bf16', 'fp16'],
+      default: 'fp32',
+      help: 'on a GPU',
+    },
+    json: { type: 'boolean', help: 'print JSON' },
+  },
+} as const;
+
+/** `panns memory`: what inference and training would allocate, without allocating it. */
+export const memory = defineVerb(command, async (values, [source = ''], { print }) => {
+  const { batch, seconds, classes, optimizer, mixup, freeze = 'none', json } = values;
+  const { device, gpu, precision } = values;
+  const description = await describeNetwork(source, { classes });
+  if (classes !== undefined && description.config.classes !== classes) {
+    throw new UsageError(command, '--classes is for a network by name, not for a file');
+  }
+  using model = await placeModel(description, { device, gpu, precision });
+  const inference = await model.memory({ batch, seconds });
+  const training = await trainingMemory(model, {
+    batchSize: batch,
+    clipSeconds: seconds,
+    optimizer: { kind: optimizer },
+    mixup,
+    freeze: freeze === 'none' || freeze === 'base' ? freeze : { upTo: freeze },
+  });
+  if (json) print(JSON.stringify({ model: description.name, inference, training }));
+  else for (const line of page(description.name, seconds, inference, training)) print(line);
+  return EXIT.ok;
+});
+
+const COLUMNS: readonly Column[] = [
+  { title: '' },
+  { title: 'inference', align: 'right' },
+  { title: 'training', align: 'right' },
+];
+
+const PARTS = [
+  ...(['weights', 'gradients', 'optimizer', 'activations', 'scratch', 'kernels', 'total'] as const),
+];
+
+function page(name: string, seconds: number, ...needs: [MemoryNeed, MemoryNeed]): string[] {
+  const [{ device, samples }] = needs;
+  const row = (title: string, cell: (need: MemoryNeed) => string) => [title, ...needs.map(cell)];
+  const rows = [
+    row('clips at once', ({ batch }) => `${batch}`),
+    ...PARTS.map((part) => row(part, (need) => formatBytes(need[part]))),
+    row('free beside the weights', ({ free }) => (free === undefined ? '-' : formatBytes(free))),
+    row('fits', ({ fits }) => (fits ? 'yes' : 'no')),
+    row('largest batch that fits', ({ largestBatch }) => `${largestBatch}`),
+  ];
+  return [
+    `${name} on ${device}, clips of ${formatNumber(seconds)} s (${samples} samples)`,
+    '',
+    formatTable(COLUMNS, rows),
+  ];
+}

@@ -1,0 +1,118 @@
+// Processes with an emulated GPU each: they meet over TCP, join through an emulated NCCL
+// (emulator/nccl.cpp), and average inside the captured step.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
+import { join } from 'node:path';
+import t from 'tap';
+import { compareNorms } from '../helpers/tolerance.js';
+import { BATCH, FROZEN, type Outcome, STEPS, trainPlain } from '../parallel/trainings.js';
+import type { Request } from '../parallel/worker.js';
+import { emulatorEnv, noEmulator } from './emulator/setup.js';
+
+const skip = noEmulator;
+
+type Trained = Outcome & { weights: Record<string, number[]> };
+type Results = Record<string, Trained>;
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+/** Processes of test/parallel/worker.ts as torchrun would start them; how each ended. */
+async function runRanks(size: number, request: Request, environment: object = {}) {
+  mkdirSync(request.folder, { recursive: true });
+  const path = join(request.folder, 'request.json');
+  writeFileSync(path, JSON.stringify(request));
+  const worker = join(import.meta.dirname, '..', 'parallel', 'worker.ts');
+  const port = String(await freePort());
+  return Promise.all(
+    Array.from({ length: size }, async (_, rank) => {
+      const env = {
+        ...process.env,
+        ...emulatorEnv(join(request.folder, `cache-${rank}`)),
+        ...{ RANK: String(rank), LOCAL_RANK: String(rank), WORLD_SIZE: String(size) },
+        ...{ MASTER_ADDR: '127.0.0.1', MASTER_PORT: port },
+        ...{ PANNS_EMULATOR_DEVICES: String(size), PANNS_EMULATOR_MEMORY: String(2 ** 30) },
+        ...environment,
+      };
+      const args = [...process.execArgv, worker, path];
+      const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
+      let output = '';
+      for (const stream of [child.stdout, child.stderr]) {
+        stream.setEncoding('utf8').on('data', (text: string) => {
+          output += text;
+        });
+      }
+      const [status] = await once(child, 'close');
+      const file = join(request.folder, `rank-${rank}.json`);
+      const results =
+        status === 0 ? (JSON.parse(readFileSync(file, 'utf8')) as Results) : undefined;
+      return { status, output, results };
+    }),
+  );
+}
+
+t.test('as one process with all their examples', { skip }, async (t) => {
+  const folder = t.testdir();
+  const whole = { plain: await trainPlain(3, 2 * BATCH), frozen: undefined as Trained | undefined };
+  whole.frozen = await trainPlain(3, 2 * BATCH, undefined, FROZEN);
+  const all: Results[] = [];
+  for (const overlap of [true, false]) {
+    const two = await runRanks(2, {
+      ...{ folder: join(folder, `overlap-${overlap}`), device: 'cuda' },
+      scenarios: ['plain', 'frozen', 'refused'],
+      group: { engine: 'nccl', overlap, bucketBytes: 256 },
+    });
+    for (const { status, output, results } of two) {
+      t.equal(status, 0, output);
+      if (results !== undefined) all.push(results);
+    }
+  }
+  const [first] = all;
+  if (all.length !== 4 || first === undefined) return;
+  t.match(first.engine, /^NCCL 2\.14\.0/);
+  for (const scenario of ['plain', 'frozen'] as const) {
+    const want = whole[scenario] as Trained;
+    const got = first[scenario] as Trained;
+    t.equal(got.losses.length, STEPS);
+    for (const one of all) {
+      t.same(one[scenario]?.losses, got.losses, `${scenario}: the same losses in each`);
+      t.equal(
+        one[scenario]?.digest,
+        got.digest,
+        'and weights, beside the backward pass or after it',
+      );
+    }
+    const compared = { ...want.weights, losses: want.losses, norms: want.gradNorms };
+    const found: Record<string, number[]> = { ...got.weights, losses: got.losses };
+    found.norms = got.gradNorms;
+    for (const [name, values] of Object.entries(compared)) {
+      const { ok, message } = compareNorms(found[name] ?? [], values, 'network');
+      t.ok(ok, `${scenario}, ${name}: ${message}`);
+    }
+  }
+  for (const one of all) {
+    t.match(one.refused?.error, { code: 'ERR_PANNS_UNSUPPORTED', message: /norms over all/ });
+  }
+});
+
+t.test('one that does not join is waited for as long as was said', { skip }, async (t) => {
+  const request: Request = {
+    ...{ folder: t.testdir(), device: 'cuda', scenarios: ['plain'] },
+    group: { engine: 'nccl', timeoutSeconds: 3 },
+  };
+  const began = performance.now();
+  for (const { status, output } of await runRanks(2, request, { PANNS_EMULATOR_STRAGGLER: '1' })) {
+    t.not(status, 0);
+    t.match(output, /process [01]: waited 3 s for the others of 2 processes/);
+    t.match(output, /ERR_PANNS_PARALLEL/);
+  }
+  t.ok(performance.now() - began > 3000);
+});

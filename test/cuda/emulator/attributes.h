@@ -1,0 +1,119 @@
+// The attributes of cuDNN's descriptors that the emulated one knows; every other is an error.
+#pragma once
+
+#include <cudnn_graph.h>
+
+#include <map>
+#include <vector>
+
+namespace cudnn_emulator {
+
+enum class Use { required, optional, read };  // read: made when it is finalized, to be asked for
+
+struct Attribute {
+  int name;
+  cudnnBackendAttributeType_t type;
+  int64_t least = 1, most = 1;  // values
+  Use use = Use::required;
+};
+
+constexpr int64_t kMost = 1 << 24;
+
+inline const std::map<int, std::vector<Attribute>>& attributes() {
+  constexpr auto descriptor = CUDNN_TYPE_BACKEND_DESCRIPTOR;
+  constexpr auto number = CUDNN_TYPE_INT64;
+  constexpr auto data_type = CUDNN_TYPE_DATA_TYPE;
+  static const std::map<int, std::vector<Attribute>> all{
+      {CUDNN_BACKEND_TENSOR_DESCRIPTOR,
+       {{CUDNN_ATTR_TENSOR_DATA_TYPE, data_type},
+        {CUDNN_ATTR_TENSOR_DIMENSIONS, number, 4, 4},
+        {CUDNN_ATTR_TENSOR_STRIDES, number, 4, 4},
+        {CUDNN_ATTR_TENSOR_UNIQUE_ID, number},
+        {CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, number},
+        {CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, 1, Use::optional}}},
+      {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR,
+       {{CUDNN_ATTR_CONVOLUTION_COMP_TYPE, data_type},
+        {CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE},
+        {CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, number},
+        {CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, number, 2, 2},
+        {CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, number, 2, 2},
+        {CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, number, 2, 2},
+        {CUDNN_ATTR_CONVOLUTION_DILATIONS, number, 2, 2}}},
+      {CUDNN_BACKEND_POINTWISE_DESCRIPTOR,
+       {{CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE},
+        {CUDNN_ATTR_POINTWISE_MATH_PREC, data_type}}},
+      {CUDNN_BACKEND_REDUCTION_DESCRIPTOR,
+       {{CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE},
+        {CUDNN_ATTR_REDUCTION_COMP_TYPE, data_type}}},
+      {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
+       {{CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, descriptor},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, descriptor},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, descriptor},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, descriptor},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_TYPE_FLOAT},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_FLOAT}}},
+      {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
+       {{CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC, descriptor},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX, descriptor},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W, descriptor},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY, descriptor},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, CUDNN_TYPE_FLOAT},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA, CUDNN_TYPE_FLOAT}}},
+      {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
+       {{CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC, descriptor},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, descriptor},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW, descriptor},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY, descriptor},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA, CUDNN_TYPE_FLOAT},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA, CUDNN_TYPE_FLOAT}}},
+      {CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR,
+       {{CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, descriptor},
+        {CUDNN_ATTR_OPERATION_POINTWISE_XDESC, descriptor},
+        {CUDNN_ATTR_OPERATION_POINTWISE_BDESC, descriptor, 1, 1, Use::optional},
+        {CUDNN_ATTR_OPERATION_POINTWISE_YDESC, descriptor}}},
+      {CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR,
+       {{CUDNN_ATTR_OPERATION_REDUCTION_DESC, descriptor},
+        {CUDNN_ATTR_OPERATION_REDUCTION_XDESC, descriptor},
+        {CUDNN_ATTR_OPERATION_REDUCTION_YDESC, descriptor}}},
+      {CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR,
+       {{CUDNN_ATTR_OPERATIONGRAPH_OPS, descriptor, 1, kMost},
+        {CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE}}},
+      {CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR,
+       {{CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, descriptor},
+        {CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE},
+        {CUDNN_ATTR_ENGINEHEUR_RESULTS, descriptor, 0, kMost, Use::read}}},
+      {CUDNN_BACKEND_ENGINE_DESCRIPTOR,
+       {{CUDNN_ATTR_ENGINE_GLOBAL_INDEX, number, 1, 1, Use::read},
+        {CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, 0, kMost, Use::read},
+        {CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE, 0, kMost, Use::read}}},
+      {CUDNN_BACKEND_ENGINECFG_DESCRIPTOR,
+       {{CUDNN_ATTR_ENGINECFG_ENGINE, descriptor, 1, 1, Use::read}}},
+      {CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR,
+       {{CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE},
+        {CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, descriptor, 1, 1, Use::optional},
+        {CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, 1, kMost, Use::optional},
+        {CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, number, 1, 1, Use::read}}},
+      {CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR,
+       {{CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, number, 1, kMost},
+        {CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, 1, kMost},
+        {CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR}}}};
+  return all;
+}
+
+// Of one value; 0 for a type that is not known.
+constexpr size_t bytes_of(cudnnBackendAttributeType_t type) {
+  switch (type) {
+    case CUDNN_TYPE_INT64:
+    case CUDNN_TYPE_VOID_PTR:
+    case CUDNN_TYPE_HANDLE:
+    case CUDNN_TYPE_BACKEND_DESCRIPTOR:
+      return 8;
+    case CUDNN_TYPE_BOOLEAN:
+    case CUDNN_TYPE_CHAR:
+      return 1;
+    default:
+      return 4;  // enumerations and floats
+  }
+}
+
+}  // namespace cudnn_emulator

@@ -1,0 +1,2 @@
+// A library that need only be there.
+int emulated_nothing;

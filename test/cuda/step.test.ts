@@ -1,0 +1,185 @@
+// What a training step on the GPU does in its own way, on emulated devices: 16-bit copies of the
+// weights, samples of 16 bits, statistics in a convolution's epilogue.
+import t from 'tap';
+import type { DeviceOptions, NativeModel, NativeSession, Spec } from '../../lib/addon.js';
+import { buildGraph } from '../../lib/models/graph.js';
+import { loadNative } from '../../lib/native.js';
+import { openDraws } from '../helpers/random.js';
+import {
+  CLASSES,
+  randomBatch,
+  SECOND,
+  sessionOptions,
+  smallModel,
+  wideModel,
+} from '../robustness/small_model.js';
+import { distance } from './emulator/ops.js';
+import { noEmulator } from './emulator/setup.js';
+
+const skip = noEmulator;
+const native = loadNative();
+const draws = openDraws(t);
+const BATCH = 2;
+const CONV = 'block2.conv.weight';
+
+/**
+ * Another order of sums moves gradients by some 1e-3, and by some 1e-2 where a value of few crosses
+ * a relu's kink; sums that are not those of this batch move them by their own size.
+ */
+const KINKS = 0.2;
+
+/** Means only: where a maximum is nearly a tie, another order of sums may move a whole gradient. */
+const { spec: smoothSpec } = buildGraph('Smooth', (b, waveform) => {
+  const front = { sampleRate: SECOND, windowSize: 256, hopSize: 80, melBins: 16 };
+  let x = b.batchNorm('bn0', b.logmel(waveform, { ...front, fmin: 50, fmax: 4000 }), {
+    over: 'freq',
+  });
+  for (const name of ['block1', 'block2']) {
+    x = b.conv(`${name}.conv`, x, { channels: 16, kernel: 3, padding: 1 });
+    x = b.pool(b.relu(b.batchNorm(`${name}.bn`, x)), 'avg', 2);
+  }
+  const pooled = b.reduceTime(b.meanOverFrequency(x), 'mean');
+  return { clipwise_output: b.sigmoid(b.linear('fc_audioset', pooled, CLASSES)) };
+});
+
+type Precision = NonNullable<DeviceOptions['precision']>;
+const cuda = (precision: Precision, deterministic = true): DeviceOptions => ({
+  ...{ device: 'cuda', threads: 1, precision, deterministic },
+});
+
+async function makeModel(spec: Spec, device: DeviceOptions): Promise<NativeModel> {
+  const model = await native.createModel(spec, device, SECOND);
+  t.teardown(() => model.dispose());
+  await model.initialise(7n);
+  return model;
+}
+
+const openSession = (model: NativeModel, spec: Spec, more: object = {}) =>
+  native.createSession(model, spec, { ...sessionOptions(BATCH, SECOND), ...more });
+
+const state = { seed: 3n, step: 0, lr: 1e-2, maxNorm: 1, update: true };
+
+/** The loss of a batch, and the gradient of a convolution's weight, with the weights as they are. */
+async function look(session: NativeSession, { waveform, target }: ReturnType<typeof randomBatch>) {
+  const { loss } = await session.step(waveform, target, undefined, { ...state, update: false });
+  return { loss, gradient: await session.gradient(CONV) };
+}
+
+for (const precision of ['bf16', 'fp16', 'fp32'] as const) {
+  for (const optimizer of [
+    { kind: 'adam', attrs: { amsgrad: true } },
+    { kind: 'sgd', attrs: { momentum: 0.9 } },
+  ] as const) {
+    t.test(`${precision}, ${optimizer.kind}: copies follow the weights`, { skip }, async (t) => {
+      const { spec } = smallModel();
+      const model = await makeModel(spec, cuda(precision));
+      const batches = [1, 2, 3].map(() => randomBatch(draws.random.uint32(), BATCH, SECOND));
+      const [first] = batches as [ReturnType<typeof randomBatch>];
+      const session = await openSession(model, spec, { optimizer });
+      const before = await look(session, first);
+      for (const [step, { waveform, target }] of batches.entries()) {
+        await session.step(waveform, target, undefined, { ...state, step });
+      }
+      const after = await look(session, first);
+      t.not(after.loss, before.loss, 'the weights have moved');
+      // A new session casts the weights: what the optimizer wrote beside them must be the same.
+      const fresh = await openSession(model, spec, { optimizer });
+      t.same(await look(fresh, first), after, 'the optimizer writes what a cast makes');
+
+      const weight = await model.get(CONV);
+      await model.set(
+        CONV,
+        weight.map((w) => -w),
+      );
+      const changed = await look(session, first);
+      t.not(changed.loss, after.loss, 'a weight that is set is seen');
+      t.same(await look(fresh, first), changed);
+      await model.set(CONV, weight);
+      t.same(await look(session, first), after, 'and back again');
+      await model.initialise(8n);
+      t.not((await look(session, first)).loss, after.loss);
+
+      // Of two sessions of one model, each follows what the other does.
+      await fresh.step(first.waveform, first.target, undefined, state);
+      t.same(await look(session, first), await look(fresh, first), 'two sessions, one model');
+      session.dispose();
+      fresh.dispose();
+    });
+  }
+}
+
+t.test('fp16: a step that overflows moves neither weights nor copies', { skip }, async (t) => {
+  const { spec } = smallModel();
+  const model = await makeModel(spec, cuda('fp16'));
+  const session = await openSession(model, spec);
+  const batch = randomBatch(draws.random.uint32(), BATCH, SECOND);
+  const gamma = await model.get('block2.bn.weight');
+  await model.set('block2.bn.weight', gamma.fill(500));
+  const before = await look(session, batch);
+  const weight = await model.get(CONV);
+  await session.step(batch.waveform, batch.target, undefined, { ...state, maxNorm: 0 });
+  t.same(await model.get(CONV), weight, 'left out');
+  const after = await look(session, batch);
+  t.equal(after.loss, before.loss);
+  session.dispose();
+});
+
+for (const [name, { spec }] of [
+  ['log-mel', smallModel()],
+  ['log-mel and waveform', wideModel()],
+] as const) {
+  t.test(`samples of 16 bits have the bits of floats: ${name}`, { skip }, async (t) => {
+    // More than one piece of an upload would take seconds here; an odd count leaves a rest.
+    const codes = Int16Array.from({ length: BATCH * SECOND }, () => draws.random.uint32() >>> 16);
+    const floats = Float32Array.from(codes, (code) => code / 32767);
+    const { target } = randomBatch(draws.random.uint32(), BATCH, 1);
+    const train = async (waveform: Float32Array | Int16Array) => {
+      const model = await makeModel(spec, cuda('bf16'));
+      const session = await openSession(model, spec);
+      const losses: number[] = [];
+      for (let step = 0; step < 2; step++) {
+        const { loss } = await session.step(waveform, target, undefined, { ...state, step });
+        losses.push(loss);
+      }
+      const scores = await model.infer(waveform, BATCH, SECOND, ['clipwise_output']);
+      session.dispose();
+      return { losses, scores: scores.clipwise_output };
+    };
+    t.same(await train(codes), await train(floats));
+  });
+}
+
+for (const precision of ['bf16', 'fp16'] as const) {
+  t.test(`${precision}: statistics from the convolution's epilogue`, { skip }, async (t) => {
+    const batch = randomBatch(draws.random.uint32(), BATCH, SECOND);
+    const train = async (device: DeviceOptions, passesOff: string[]) => {
+      const model = await makeModel(smoothSpec, device);
+      const session = await openSession(model, smoothSpec, { passesOff });
+      const text = session.text();
+      const { waveform, target } = batch;
+      const { loss } = await session.step(waveform, target, undefined, state);
+      const gradient = await session.gradient(CONV);
+      const running = await model.get('block1.bn.running_var');
+      // Captured by now: sums are cleared before each run, and added in an order of their own.
+      const [once, again] = [await look(session, batch), await look(session, batch)];
+      const moved = distance(again.gradient, once.gradient);
+      t.ok(moved < KINKS && Math.abs(again.loss - once.loss) < 1e-3, `${moved} from run to run`);
+      session.dispose();
+      return { text, loss, gradient, running };
+    };
+    const fused = await train(cuda(precision, false), []);
+    const plain = await train(cuda(precision, false), ['conv+statistics']);
+    const fixed = await train(cuda(precision), []);
+    t.match(fused.text, /^block2\.conv .* = conv\(.*\+statistics/m);
+    t.match(fused.text, /^block2\.bn .* = batch_norm\(.* from sums/m);
+    for (const { text } of [plain, fixed]) t.notMatch(text, /\+statistics|from sums/);
+    t.ok(Math.abs(fused.loss - plain.loss) < 1e-3, `loss ${fused.loss}, ${plain.loss}`);
+    const apart = {
+      gradient: distance(fused.gradient, plain.gradient),
+      running: distance(fused.running, plain.running),
+    };
+    t.comment(apart);
+    t.ok(apart.running < 1e-4, `running variances ${apart.running} apart`);
+    t.ok(apart.gradient < KINKS, `gradients ${apart.gradient} apart`);
+  });
+}
