@@ -9,6 +9,7 @@ import type { EventRules } from '../inference/events.js';
 import { writeFileAtomic } from '../io/atomic.js';
 import { ioError } from '../io/failure.js';
 import type { CommandSpec } from './args.js';
+import { chosenDevice, type DeviceValues, deviceOptions } from './device.js';
 import { formatDuration, formatTable } from './format.js';
 import { type Columns, detectionSvg, gatherColumns, MOST_COLUMNS } from './picture.js';
 import { createProgress } from './progress.js';
@@ -27,11 +28,11 @@ export const detectorOptions = {
   window: { type: 'number', min: 0.01, help: 'seconds scored at once; default 10' },
   overlap: { type: 'number', min: 0, help: 'seconds that windows share; default 1' },
   hop: { type: 'number', min: 0.001, help: 'seconds between scores of a model of clips' },
-  threads: { type: 'integer', min: 0, max: 1024, default: 0, help: '0: one a core' },
+  ...deviceOptions,
 } as const satisfies CommandSpec['options'];
 
 /** The values of {@link detectorOptions}. */
-export interface DetectorValues {
+export interface DetectorValues extends DeviceValues {
   readonly rules: string | undefined;
   readonly threshold: number | undefined;
   readonly low: number | undefined;
@@ -42,7 +43,6 @@ export interface DetectorValues {
   readonly window: number | undefined;
   readonly overlap: number | undefined;
   readonly hop: number | undefined;
-  readonly threads: number;
 }
 
 /**
@@ -54,7 +54,7 @@ export async function openDetector(
   values: DetectorValues,
   labels?: readonly string[],
 ): Promise<{ detector: EventDetector; rules: EventRules }> {
-  const { window, overlap, hop, threads, median, shortest, gap, low, threshold } = values;
+  const { window, overlap, hop, median, shortest, gap, low, threshold } = values;
   const named = values.thresholds === undefined ? {} : await readThresholds(values.thresholds);
   const filed = values.rules === undefined ? {} : await readRules(values.rules);
   const own: EventRules = {
@@ -63,7 +63,8 @@ export async function openDetector(
   };
   const given = Object.entries(own).filter(([, rule]) => rule !== undefined);
   const detector = await EventDetector.load(model, {
-    ...{ windowSeconds: window, overlapSeconds: overlap, hopSeconds: hop, threads },
+    ...{ windowSeconds: window, overlapSeconds: overlap, hopSeconds: hop },
+    ...chosenDevice(values),
     ...filed,
     ...Object.fromEntries(given),
   });

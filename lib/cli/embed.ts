@@ -6,6 +6,7 @@ import { writeFileAtomic } from '../io/atomic.js';
 import { toHalf } from '../io/half.js';
 import { writeNpy } from '../io/npy.js';
 import { writeSafetensors } from '../io/safetensors_writer.js';
+import { chosenDevice, deviceOptions } from './device.js';
 import { createProgress } from './progress.js';
 import { audioFiles } from './tag.js';
 import { complain, defineVerb, EXIT, UsageError } from './verb.js';
@@ -42,14 +43,14 @@ const command = {
     hop: { type: 'number', min: 0.001, help: 'seconds between windows; default --window' },
     half: { type: 'boolean', help: 'write 16-bit floats instead of 32' },
     mean: { type: 'boolean', help: 'one row a file: the mean of its windows' },
-    threads: { type: 'integer', min: 0, max: 1024, default: 0, help: '0: one a core' },
+    ...deviceOptions,
     json: { type: 'boolean', help: 'print JSON' },
   },
 } as const;
 
 /** `panns embed`: embeddings of files, as arrays that Python reads. */
 export const embedVerb = defineVerb(command, async (values, positionals, context) => {
-  const { out, window, hop, half, mean, threads, json } = values;
+  const { out, window, hop, half, mean, json } = values;
   const format = extname(out).toLowerCase();
   if (format !== '.npy' && format !== '.safetensors') {
     throw new UsageError(command, `--out "${out}" ends neither in .npy nor in .safetensors`);
@@ -60,7 +61,7 @@ export const embedVerb = defineVerb(command, async (values, positionals, context
   }
   const files = (await Promise.all(positionals.map(audioFiles))).flat();
   const { print, messages, signal } = context;
-  using model = await loadModel(values.model, { threads });
+  using model = await loadModel(values.model, chosenDevice(values));
   const progress = createProgress({
     ...{ label: 'embedding', total: files.length, unit: 'files', stream: messages, silent: json },
   });

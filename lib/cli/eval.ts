@@ -4,6 +4,7 @@ import { evaluate, longestClipSeconds } from '../train/evaluate.js';
 import type { CommandSpec } from './args.js';
 import { chosenColumns, columnOptions, openDataset, selectFolds } from './data.js';
 import { detectorOptions } from './detect.js';
+import { chosenDevice } from './device.js';
 import { evalEvents } from './eval_events.js';
 import { createProgress } from './progress.js';
 import { classTable, scoreLine } from './results.js';
@@ -61,11 +62,11 @@ const command = {
 /** `panns eval`: scores a labelled data set. */
 export const evaluateVerb = defineVerb(command, async (values, _, context) => {
   const { print, messages, signal } = context;
-  const { json, folds, out, threads, data, events } = values;
+  const { json, folds, out, data, events } = values;
   if (events !== undefined) return evalEvents({ ...values, events }, context);
   if (values.tune !== undefined) throw new UsageError(command, '--tune needs --events');
   if (data === undefined) throw new UsageError(command, 'set --data, or --events');
-  using model = await loadModel(values.model, { threads });
+  using model = await loadModel(values.model, chosenDevice(values));
   const { classes } = model;
   const names = typeof classes === 'number' ? undefined : classes;
   const whole = await openDataset(data, chosenColumns(values), names);

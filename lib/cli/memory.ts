@@ -1,6 +1,7 @@
 import type { MemoryNeed } from '../inference/memory.js';
 import { placeModel } from '../inference/model.js';
 import { trainingMemory } from '../train/memory.js';
+import { chosenDevice, deviceOptions } from './device.js';
 import { type Column, formatBytes, formatNumber, formatTable } from './format.js';
 import { describeNetwork, NETWORK } from './network.js';
 import { defineVerb, EXIT, UsageError } from './verb.js';
@@ -20,14 +21,7 @@ const command = {
       value: 'what',
       help: 'none, base (all but the classifier), or the last layer that does not train; default none',
     },
-    device: { type: 'string', choices: ['cpu', 'cuda', 'auto'], default: 'cpu', help: 'where' },
-    gpu: { type: 'integer', min: 0, default: 0, help: 'which GPU' },
-    precision: {
-      type: 'string',
-      choices: ['fp32', 'tf32', 'bf16', 'fp16'],
-      default: 'fp32',
-      help: 'on a GPU',
-    },
+    ...deviceOptions,
     json: { type: 'boolean', help: 'print JSON' },
   },
 } as const;
@@ -35,12 +29,11 @@ const command = {
 /** `panns memory`: what inference and training would allocate, without allocating it. */
 export const memory = defineVerb(command, async (values, [source = ''], { print }) => {
   const { batch, seconds, classes, optimizer, mixup, freeze = 'none', json } = values;
-  const { device, gpu, precision } = values;
   const description = await describeNetwork(source, { classes });
   if (classes !== undefined && description.config.classes !== classes) {
     throw new UsageError(command, '--classes is for a network by name, not for a file');
   }
-  using model = await placeModel(description, { device, gpu, precision });
+  using model = await placeModel(description, chosenDevice(values));
   const inference = await model.memory({ batch, seconds });
   const training = await trainingMemory(model, {
     batchSize: batch,

@@ -4,6 +4,7 @@ import { AUDIO_EXTENSIONS } from '../data/folder.js';
 import { PannsError } from '../errors.js';
 import { AudioTagger, type Tags } from '../inference/tagger.js';
 import { ioError } from '../io/failure.js';
+import { chosenDevice, deviceOptions } from './device.js';
 import { formatDuration, formatTable } from './format.js';
 import { createProgress } from './progress.js';
 import { type Context, complain, defineVerb, EXIT } from './verb.js';
@@ -33,16 +34,17 @@ export const tag = defineVerb(
         help: 'how windows become one result',
       },
       segments: { type: 'boolean', help: 'also print the best labels of each window' },
-      threads: { type: 'integer', min: 0, max: 1024, default: 0, help: '0: one a core' },
+      ...deviceOptions,
       json: { type: 'boolean', help: 'print a JSON line a file' },
     },
   },
   async (values, positionals, context) => {
-    const { top, threshold, window, hop, aggregate, segments, threads, json } = values;
+    const { top, threshold, window, hop, aggregate, segments, json } = values;
     const files = (await Promise.all(positionals.map(audioFiles))).flat();
     const { print, messages, signal } = context;
     using tagger = await AudioTagger.load(values.model, {
-      ...{ windowSeconds: window, hopSeconds: hop, aggregate, topK: top, threads },
+      ...{ windowSeconds: window, hopSeconds: hop, aggregate, topK: top },
+      ...chosenDevice(values),
     });
     const progress = createProgress({
       label: 'tagging',
@@ -53,9 +55,11 @@ export const tag = defineVerb(
       silent: json || files.length < 2 || messages.isTTY !== true,
     });
     let failed = 0;
+    // One file is read while another is scored.
+    const next = prefetch(files, (file) => tagger.tag(file, { threshold, signal }));
     for (const [i, file] of files.entries()) {
       try {
-        const tags = await tagger.tag(file, { threshold, signal });
+        const tags = await next();
         if (json) print(JSON.stringify(jsonResult(file, tags, segments, top, tagger)));
         else printTable(file, tags, segments, top, tagger, context);
       } catch (error) {
@@ -71,6 +75,25 @@ export const tag = defineVerb(
     return failed > 0 ? EXIT.failed : EXIT.ok;
   },
 );
+
+/** Calls `work` for the next item when the result for the one before it is asked for. */
+function prefetch<T, R>(items: readonly T[], work: (item: T) => Promise<R>): () => Promise<R> {
+  let begun = 0;
+  const begin = () => {
+    const item = items[begun++];
+    const result = item === undefined ? undefined : work(item);
+    // It is told when it is asked for, or not at all where something else ends the loop.
+    result?.catch(() => {});
+    return result;
+  };
+  let ahead = begin();
+  return async () => {
+    const current = ahead;
+    ahead = begin();
+    if (current === undefined) throw new RangeError('no more items');
+    return current;
+  };
+}
 
 function jsonResult(file: string, tags: Tags, segments: boolean, top: number, tagger: AudioTagger) {
   const { labels, seconds } = tags;

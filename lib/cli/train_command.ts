@@ -2,6 +2,7 @@ import { modelNames } from '../models/index.js';
 import { HEADS } from '../models/options.js';
 import type { Values } from './args.js';
 import { columnOptions } from './data.js';
+import { deviceOptions } from './device.js';
 
 /** Clips are used up to this length unless --seconds says more: that of the published models. */
 export const MOST_SECONDS = 10;
@@ -133,22 +134,10 @@ export const command = {
     'no-augment': { type: 'boolean', help: 'without SpecAugment' },
     'checkpoint-epochs': { type: 'number', min: 0.001, help: 'between checkpoints; default 1' },
     seed: { type: 'integer', min: 0, help: 'of weights, order and augmentation; default 0' },
-    threads: { type: 'integer', min: 0, max: 1024, default: 0, help: '0: one a core' },
-    device: {
-      type: 'string',
-      choices: ['cpu', 'cuda', 'auto'],
-      help: 'auto is a GPU where there is one to use; default cpu',
-    },
+    ...deviceOptions,
     gpu: {
-      type: 'integer',
-      min: 0,
-      max: 1024,
+      ...deviceOptions.gpu,
       help: "which GPU; default 0; with --distributed the process's number on its machine",
-    },
-    precision: {
-      type: 'string',
-      choices: ['fp32', 'tf32', 'bf16', 'fp16'],
-      help: 'of feature maps on a GPU; default fp32',
     },
     distributed: {
       type: 'boolean',

@@ -9,15 +9,16 @@ import type { ProcessGroup } from '../train/distributed.js';
 import { longestClipSeconds, singleLabels } from '../train/evaluate.js';
 import type { Freeze } from '../train/freeze.js';
 import type { RecipeOptions, ScheduleChoice } from '../train/recipe.js';
+import { chosenDevice } from './device.js';
 import { command, DEFAULTS, MOST_SECONDS, type TrainValues } from './train_command.js';
 import { UsageError } from './verb.js';
 
 /** Where the model of a command line is placed; of processes on one machine each takes a GPU. */
 export function planDevice(
-  { device, gpu, precision, threads }: TrainValues,
+  values: TrainValues,
   distributed: ProcessGroup | undefined,
 ): DeviceChoice {
-  return { device, gpu: gpu ?? distributed?.localRank, precision, threads };
+  return { ...chosenDevice(values), gpu: values.gpu ?? distributed?.localRank };
 }
 
 /** The model that a command line asks for, and how to make it. */
