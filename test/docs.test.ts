@@ -28,6 +28,7 @@ const pages: readonly Page[] = [
   // The second block saves what the third one loads.
   { page: 'README.md', snippets: 5, commands: [1], published: true },
   { page: 'docs/migrating.md', snippets: 1 },
+  { page: 'docs/training.md', snippets: 1 },
   { page: 'docs/weights.md', snippets: 1, commands: [0] },
   { page: 'docs/onnx.md', snippets: 1 },
   { page: 'docs/transfer.md', snippets: 1, published: true },

@@ -70,7 +70,8 @@ t.test('detect, write, draw and measure', async (t) => {
   t.equal(svg.match(/class="event"/g)?.length, 1);
   t.equal(svg.match(/<image/g)?.length, 2);
   t.match(svg, />rain, heavy</);
-  t.notMatch(svg, /NaN|undefined/);
+  // The pictures' own letters may spell anything.
+  t.notMatch(svg.replaceAll(/base64,[^"]*/g, ''), /NaN|undefined/);
   const track = await panns('detect', at('a.wav'), ...all, '--format', 'audacity');
   t.equal(track.out, '0.000000\t2.500000\tbark\n0.000000\t2.500000\train, heavy\n');
 
