@@ -34,7 +34,10 @@ const ROWS_AT_ONCE = 256;
  * they are. Memory is 4 bytes a value, as long as the store is held.
  */
 export interface FeatureStore {
-  /** Of this model up to the cut, on clips of so many samples: the rows that are known, by clip. */
+  /**
+   * Of this model up to the cut, on clips of so many samples: the rows that are known, by clip.
+   * @internal
+   */
   rows(model: Model, cut: Cut, samples: number): Promise<Map<string, Float32Array>>;
 }
 
