@@ -3,7 +3,7 @@ import { placeModel } from '../inference/model.js';
 import { trainingMemory } from '../train/memory.js';
 import { chosenDevice, deviceOptions } from './device.js';
 import { type Column, formatBytes, formatNumber, formatTable } from './format.js';
-import { describeNetwork, NETWORK } from './network.js';
+import { describeNetwork, NETWORK, networkOptions } from './network.js';
 import { defineVerb, EXIT, UsageError } from './verb.js';
 
 const command = {
@@ -11,9 +11,7 @@ const command = {
   summary: 'Say what a model needs of memory, and the largest batch that fits',
   positionals: [NETWORK],
   options: {
-    batch: { type: 'integer', min: 1, default: 32, help: 'clips of a batch' },
-    seconds: { type: 'number', min: 0.01, max: 3600, default: 10, help: 'length of a clip' },
-    classes: { type: 'integer', min: 1, help: "of a network by name; default AudioSet's 527" },
+    ...networkOptions,
     optimizer: { type: 'string', choices: ['adam', 'sgd'], default: 'adam', help: 'of training' },
     mixup: { type: 'boolean', help: 'train on mixed pairs of clips' },
     freeze: {

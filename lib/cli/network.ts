@@ -2,12 +2,20 @@ import { storedModel } from '../inference/stored.js';
 import { openWeights } from '../io/weights.js';
 import { describeModel, modelNames } from '../models/index.js';
 import type { ModelDescription } from '../models/row.js';
+import type { CommandSpec } from './args.js';
 
 /** The argument that {@link describeNetwork} takes, for a command's description. */
 export const NETWORK = {
   name: 'model',
   help: 'a name that "panns models" lists, or a file of weights',
 } as const;
+
+/** A shape of its work, for the commands that ask about it. */
+export const networkOptions = {
+  batch: { type: 'integer', min: 1, default: 32, help: 'clips of a batch' },
+  seconds: { type: 'number', min: 0.01, max: 3600, default: 10, help: 'length of a clip' },
+  classes: { type: 'integer', min: 1, help: "of a network by name; default AudioSet's 527" },
+} as const satisfies CommandSpec['options'];
 
 /** The network of that name, or the one whose weights a file holds; no weights are read. */
 export async function describeNetwork(

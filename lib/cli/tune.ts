@@ -1,5 +1,5 @@
 import { tunePlans } from '../train/tune_plans.js';
-import { describeNetwork, NETWORK } from './network.js';
+import { describeNetwork, NETWORK, networkOptions } from './network.js';
 import { createProgress } from './progress.js';
 import { defineVerb, EXIT } from './verb.js';
 
@@ -10,9 +10,7 @@ export const tune = defineVerb(
     summary: 'Time the ways a GPU can compute a model, and keep the fastest',
     positionals: [NETWORK],
     options: {
-      batch: { type: 'integer', min: 1, default: 32, help: 'clips of a batch' },
-      seconds: { type: 'number', min: 0.01, max: 3600, default: 10, help: 'length of a clip' },
-      classes: { type: 'integer', min: 1, help: "of a network by name; default AudioSet's 527" },
+      ...networkOptions,
       train: { type: 'boolean', help: 'tune training too, not only inference' },
       gpu: { type: 'integer', min: 0, default: 0, help: 'which GPU' },
       precision: {
