@@ -5,7 +5,19 @@
 //
 // --cuda also builds the CUDA backend for all chips, so that test/cuda has something to look at. It
 // needs no GPU; where the compiler can neither be found nor fetched it is skipped.
-import { createReadStream, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+//
+// Inputs are random. Their seed follows from the sources, so that each change draws anew and what
+// fails on one machine fails on another; PANNS_TEST_SEED is another, and tap alone takes a fresh one.
+import { createHash } from 'node:crypto';
+import {
+  createReadStream,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { inspect } from 'node:util';
@@ -79,6 +91,18 @@ async function count(path) {
   return counts;
 }
 
+/** A number below 2^31 that any change of what is tested, or of a test, changes. */
+function seedOfSources() {
+  const hash = createHash('sha256');
+  for (const folder of ['lib', 'native', 'test']) {
+    const files = readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile() && !entry.name.endsWith('.pyc'))
+      .map((entry) => join(entry.parentPath, entry.name));
+    for (const file of files.sort()) hash.update(readFileSync(file));
+  }
+  return hash.digest().readUInt32BE() >>> 1;
+}
+
 /** Compiles and links the CUDA backend; test/cuda then reads its reports and loads it. */
 function compileCuda(counts) {
   let tools;
@@ -114,7 +138,13 @@ async function main() {
     const options = sanitize ? ['--CDPANNS_SANITIZE=address;undefined'] : [];
     const python = setup({ tests: true, folder, options });
     if (cuda && !sanitize) compileCuda(counts);
-    env = { ...(python && { PANNS_PYTHON: python }), ...(sanitize && sanitizerEnv(folder)) };
+    const seed = process.env.PANNS_TEST_SEED ?? String(seedOfSources());
+    console.log(`PANNS_TEST_SEED=${seed}`);
+    env = {
+      PANNS_TEST_SEED: seed,
+      ...(python && { PANNS_PYTHON: python }),
+      ...(sanitize && sanitizerEnv(folder)),
+    };
   } catch (error) {
     if (!(error instanceof StepFailed)) throw error;
     return { ...counts, failed: 1 };

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "audio/sndfile.h"
+#include "seed.h"
 
 namespace audio_files {
 
@@ -45,7 +46,7 @@ inline Bytes read(const std::string& path) {
 }
 
 inline std::mt19937_64& random() {
-  static std::mt19937_64 engine{std::random_device{}()};
+  static std::mt19937_64 engine{test::seed()};
   return engine;
 }
 

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "backends/collective.h"
+#include "seed.h"
 #include "tap.h"
 #include "train/session.h"
 
@@ -14,8 +15,8 @@ using namespace panns;
 
 namespace {
 
-std::mt19937& random_bits() {
-  static std::mt19937 bits{std::random_device{}()};
+std::mt19937_64& random_bits() {
+  static std::mt19937_64 bits{test::seed()};
   return bits;
 }
 

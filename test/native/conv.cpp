@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "seed.h"
 #include "tap.h"
 
 using namespace panns;
@@ -27,7 +28,7 @@ constexpr double kTolerance = 3e-6;
 // is the worst seen, on a map of 900 x 33.
 constexpr double kWinogradTolerance = 1e-5;
 
-std::mt19937 random_bits(20260101);
+std::mt19937_64 random_bits(test::seed());
 
 float uniform() { return std::uniform_real_distribution<float>(-1, 1)(random_bits); }
 int64_t pick(int64_t low, int64_t high) {

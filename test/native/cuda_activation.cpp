@@ -58,8 +58,9 @@ void activation(const Case& c, const Run& run) {
         return std::vector<Array>{y, dx};
       },
       [&](const std::vector<Array>& o) {
-        return std::max(excess(o[0].floats(), want, run.type, 2e-7),
-                        excess(o[1].floats(), want_dx, run.type, 2e-7));
+        // Up to four roundings of 6e-8; a lone slope of hard_swish may cancel.
+        return std::max(excess(o[0].floats(), want, run.type, 3e-7, 1),
+                        excess(o[1].floats(), want_dx, run.type, 3e-7, 1));
       });
 }
 
@@ -251,8 +252,7 @@ void stand_in() {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  start(argc, argv);
+int main() {
   sixteen_bits();
   stand_in();
   divisors();

@@ -69,15 +69,14 @@ void mixup(int64_t n, const Run& clip) {
         return std::vector<Array>{out, back};
       },
       [&](const std::vector<Array>& o) {
-        return std::max(excess(o[0].floats(), y, clip.type, 2e-7),
+        return std::max(excess(o[0].floats(), y, clip.type, 2e-7, 1),
                         excess(o[1].floats(), dx, clip.type, 2e-7));
       });
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  start(argc, argv);
+int main() {
   spec_augment({8, 1, 1001, 64}, 64, 8);
   spec_augment({16, 1, 31, 7}, 16, 3);
   spec_augment({8, 1, 5, 3}, 64, 8);  // widths beyond the map

@@ -303,8 +303,7 @@ void eval(const Case& c) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  start(argc, argv);
+int main() {
   const auto both = [](const Case& c) {
     train(c);
     eval(c);

@@ -35,8 +35,7 @@ void column_sums(int64_t rows, int64_t columns, int64_t count, Storage type) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  start(argc, argv);
+int main() {
   for (Storage type : kStorages) {
     column_sums(1, 8, 3, type);
     column_sums(31, 24, 24, type);

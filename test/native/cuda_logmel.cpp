@@ -143,8 +143,7 @@ void edges() {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  start(argc, argv);
+int main() {
   check("PANNs", {}, 2, 5000);
   check("PANNs", {}, 1, 4321);
   check("PANNs, shortest", {}, 3, 513);

@@ -145,8 +145,7 @@ void time_nan() {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  start(argc, argv);
+int main() {
   for (Storage type : kStorages) {
     for (int64_t c : {3, 17, 24, 64}) {
       for (PoolKind kind : {PoolKind::mean, PoolKind::max, PoolKind::mean_max}) {

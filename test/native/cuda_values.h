@@ -22,7 +22,6 @@ using test::Doubles;
 using test::Floats;
 using test::normal;
 using test::rng;
-using test::start;
 using test::throws;
 using test::uniform;
 
@@ -148,8 +147,9 @@ inline Floats random_map(const Map& m, double mean = 0, double deviation = 1) {
   return rounded(m.storage(), normal(dense_size(m), mean, deviation));
 }
 
-// The largest error over what is allowed: `base` times the largest wanted value (or `scale`, the
-// size of the terms of sums that cancel) for the float arithmetic, and one rounding to `type`.
+// The largest error over what is allowed: `base` times the largest wanted value for the float
+// arithmetic, and one rounding to `type`. Where few values are wanted, all of them may be sums that
+// cancel by chance: `scale` is then the size of their terms.
 // Above 1 is too much; infinite where a NaN is left.
 inline double excess(const Floats& got, const Doubles& want, Storage type, double base,
                      double scale = 0) {

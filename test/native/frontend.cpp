@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "frontend/mel.h"
 #include "frontend/window.h"
+#include "seed.h"
 #include "tap.h"
 
 namespace {
@@ -30,7 +31,7 @@ using panns::ops::MelScale;
 constexpr double kPi = 3.14159265358979323846;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-std::mt19937 rng(std::random_device{}());
+std::mt19937_64 rng(test::seed());
 
 std::vector<float> noise(int64_t count) {
   std::normal_distribution<float> normal(0, 0.1f);

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -17,6 +15,7 @@
 #include "backends/cpu/tier.h"
 #include "core/error.h"
 #include "core/threads.h"
+#include "seed.h"
 #include "tap.h"
 
 namespace test {
@@ -28,15 +27,7 @@ using panns::cpu::Tier;
 using Floats = std::vector<float>;
 using Doubles = std::vector<double>;
 
-// Seeded from the first argument, or else afresh; the seed is printed.
-inline std::mt19937_64 rng;
-inline void start(int argc, char** argv) {
-  const uint64_t seed =
-      argc > 1 ? std::strtoull(argv[1], nullptr, 10)
-               : (static_cast<uint64_t>(std::random_device{}()) << 32) | std::random_device{}();
-  std::printf("# seed %llu\n", static_cast<unsigned long long>(seed));
-  rng.seed(seed);
-}
+inline std::mt19937_64 rng(seed());
 
 inline Floats normal(int64_t count, double mean = 0, double deviation = 1) {
   std::normal_distribution<double> draw(mean, deviation);
@@ -93,8 +84,9 @@ inline bool padding_is_zero(const Map& m, const Floats& packed) {
   return zero;
 }
 
-// The largest difference, relative to the largest wanted value or to `scale`, the size of the
-// terms behind a sum that may cancel; infinite where a NaN is left.
+// The largest difference, relative to the largest wanted value; infinite where a NaN is left.
+// Where few values are wanted, all of them may be sums that cancel by chance: `scale` is then the
+// size of their terms.
 template <typename Wanted>
 double error(const Floats& got, const Wanted& want, double scale = 1e-30) {
   if (got.size() != want.size()) return INFINITY;

@@ -58,8 +58,7 @@ void linears(const Linear& s, bool bias) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  start(argc, argv);
+int main() {
   for (bool relu : {false, true}) {
     linears({1, 2048, 527, relu}, true);
     linears({4, 512, 512, relu}, true);

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "core/error.h"
+#include "seed.h"
 #include "tap.h"
 
 namespace {
@@ -33,9 +34,7 @@ float float_of(uint32_t bits) {
 }  // namespace
 
 int main() {
-  const unsigned seed = std::random_device{}();
-  std::printf("# seed %u\n", seed);
-  std::mt19937 random(seed);
+  std::mt19937_64 random(test::seed());
   for (const Type& t : kTypes) {
     int wrong = 0;
     const auto check = [&](float x) { wrong += t.to(x) != encode(x, t.mantissa, t.bias); };

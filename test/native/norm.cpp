@@ -308,8 +308,7 @@ void errors() {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  start(argc, argv);
+int main() {
   const NormAxis freq = NormAxis::freq;
   oracle({norm(true, true, 0.3f), {2, 4, 5, 5}});
   oracle({norm(true, false, 0), {2, 3, 4, 3}});

@@ -122,8 +122,7 @@ void dropouts() {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  start(argc, argv);
+int main() {
   known_answers();
   vector_words();
   thresholds();

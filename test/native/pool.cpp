@@ -248,8 +248,7 @@ void activations() {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  start(argc, argv);
+int main() {
   for (PoolKind kind : {PoolKind::mean, PoolKind::max, PoolKind::mean_max}) {
     pools({kind, 2, 2, 2, 2, 0, 0}, {2, 64, 31, 7});
     pools({kind, 2, 2, 2, 2, 0, 0}, {1, 4, 125, 64});

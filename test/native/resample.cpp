@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "seed.h"
 #include "tap.h"
 
 namespace {
@@ -21,7 +22,7 @@ using panns::audio::Resampler;
 constexpr double kPi = 3.14159265358979323846;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-std::mt19937 rng(std::random_device{}());
+std::mt19937_64 rng(test::seed());
 
 int64_t pick(int64_t low, int64_t high) {
   return std::uniform_int_distribution<int64_t>(low, high)(rng);
