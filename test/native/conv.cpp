@@ -24,9 +24,9 @@ namespace {
 // Of the largest result. fp32 sums of up to some thousand products of unit size round to about
 // 2^-24 * sqrt(terms) of it; a wrong tap or border is at least 1e-2 on these sizes.
 constexpr double kTolerance = 3e-6;
-// Winograd adds and cancels more, and its weight gradient sums thousands of tiles in one go: 5e-6
-// is the worst seen, on a map of 900 x 33.
-constexpr double kWinogradTolerance = 1e-5;
+// Winograd adds and cancels more, and its weight gradient sums thousands of tiles in one go: 5e-6 on
+// a map of 900 x 33, and 7e-6 on random shapes of few channels.
+constexpr double kWinogradTolerance = 2e-5;
 
 std::mt19937_64 random_bits(test::seed());
 
@@ -63,7 +63,7 @@ struct Tensor {
 
 // Visits every product of the convolution: x (n, ci, ti, fi), w (o, i, kt, kf), y (n, o, to, fo).
 template <typename Visit>
-void products(const ConvShape& s, Visit visit) {
+void each_product(const ConvShape& s, Visit visit) {
   const int64_t out_group = s.out_c / s.groups, in_group = s.in_c / s.groups;
   for (int64_t n = 0; n < s.n; ++n)
     for (int64_t o = 0; o < s.out_c; ++o)
@@ -84,6 +84,7 @@ void products(const ConvShape& s, Visit visit) {
 struct Case {
   ConvShape s;
   Tensor x, w, dy, y, dx, dw;
+  double products = 0;
 
   explicit Case(const ConvShape& s)
       : s(s),
@@ -96,12 +97,17 @@ struct Case {
     x.randomize();
     w.randomize();
     dy.randomize();
-    products(s, [&](int64_t n, int64_t o, int64_t i, int64_t c, int64_t kt, int64_t kf, int64_t to,
-                    int64_t fo, int64_t ti, int64_t fi) {
+    each_product(s, [&](int64_t n, int64_t o, int64_t i, int64_t c, int64_t kt, int64_t kf,
+                        int64_t to, int64_t fo, int64_t ti, int64_t fi) {
       y.at(n, o, to, fo) += x.at(n, c, ti, fi) * w.at(o, i, kt, kf);
       dx.at(n, c, ti, fi) += dy.at(n, o, to, fo) * w.at(o, i, kt, kf);
       dw.at(o, i, kt, kf) += dy.at(n, o, to, fo) * x.at(n, c, ti, fi);
+      ++products;
     });
+  }
+  // The deviation of a result: of a product of two numbers in [-1, 1) it is 1/3.
+  double typical(const Tensor& result) const {
+    return std::sqrt(products / static_cast<double>(result.v.size())) / 3;
   }
 };
 
@@ -177,12 +183,13 @@ std::vector<float> compute(Case& c, ConvPass pass, const Run& run, const ConvEpi
   return {result.get(), result.get() + size};
 }
 
-// Largest error over the largest value; infinite where a padding lane is not zero.
+// Largest error over the largest value, or over a typical one: all of a few sums may cancel by
+// chance. Infinite where a padding lane is not zero.
 template <typename Layout>
-double error(const std::vector<float>& got, Tensor& want, const Layout& layout) {
+double error(const std::vector<float>& got, Tensor& want, const Layout& layout, double typical) {
   std::vector<double> all(got.size(), 0.0);
   std::vector<char> real(got.size(), 0);
-  double largest = 0, worst = 0;
+  double largest = typical, worst = 0;
   for (int64_t i = 0; i < want.a; ++i)
     for (int64_t j = 0; j < want.b; ++j)
       for (int64_t k = 0; k < want.t; ++k)
@@ -264,9 +271,12 @@ void check_case(Case& c, Tier tier, Tallies& tally) {
         Tally& t = tally[a][p];
         std::string complaint;
         const auto got = compute(c, kPasses[p], {kAlgos[a], tier, 1, frozen}, {}, &complaint);
-        const double e = kPasses[p] == ConvPass::forward         ? error(got, c.y, s.out())
-                         : kPasses[p] == ConvPass::backward_data ? error(got, c.dx, s.in())
-                                                                 : error(got, c.dw, s.filter());
+        const auto e_of = [&](Tensor& want, const auto& layout) {
+          return error(got, want, layout, c.typical(want));
+        };
+        const double e = kPasses[p] == ConvPass::forward         ? e_of(c.y, s.out())
+                         : kPasses[p] == ConvPass::backward_data ? e_of(c.dx, s.in())
+                                                                 : e_of(c.dw, s.filter());
         ++t.runs;
         if (!(e <= t.worst)) {
           t.worst = e;
@@ -493,7 +503,7 @@ void test_epilogues() {
           const Map out{s.n, s.out_c, want.t, want.f};
           const bool frozen = (bits & 1) != 0;
           const auto got = compute(c, ConvPass::forward, {algo, tier, 1, frozen}, e, &complaint);
-          const double err = error(got, want, out);
+          const double err = error(got, want, out, c.typical(c.y));
           if (!(err <= worst)) {
             worst = err;
             where = name(s);
