@@ -249,14 +249,19 @@ export interface NativeSession {
   join(group: NativeGroup, options: JoinOptions): Promise<void>;
   /**
    * waveform (clips, samples), target (clips, classes); clips is twice the batch with mixup. Samples
-   * of 16 bits stand for x / 32767; with `from` there are floats.
+   * of 16 bits stand for x / 32767; with `from` there are floats. Without a waveform the samples are
+   * those that the step before was given as `next`, where {@link NativeSession.stages} allows it:
+   * they go to the device while that step computes.
    */
   step(
-    waveform: Float32Array | Int16Array,
+    waveform: Float32Array | Int16Array | undefined,
     target: Float32Array,
     lambda: Float32Array | undefined,
     state: StepState,
+    next?: Int16Array,
   ): Promise<StepResult>;
+  /** Whether a step takes the samples of the next one: on a device with memory of its own. */
+  stages(): boolean;
   gradient(parameter: string): Promise<Float32Array>;
   /** Names of the optimizer's state arrays, as in torch.optim. */
   slots(): string[];

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { NativeSession } from '../addon.js';
 import { decodeClips } from '../audio/load.js';
 import type { Dataset } from '../data/dataset.js';
@@ -113,6 +114,12 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
   #starting: Promise<NativeSession> | undefined;
   #session: NativeSession | undefined;
   #loader: BatchLoader | undefined;
+  /** Where the loader stands, of whose batches one may be here ahead of its step. */
+  #loaderState: LoaderState | undefined;
+  /** The batch of the next step, where it was asked for ahead. */
+  #coming: Promise<Batch | undefined> | undefined;
+  /** The batch whose clips the device has already. */
+  #staged: Batch | undefined;
   #step = 0;
   #evaluatedStep = 0;
   #savedStep = 0;
@@ -265,7 +272,7 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
       version: 1,
       step: this.#step,
       recipe: this.recipe,
-      loader: this.#batches().state(),
+      loader: this.#loaderState as LoaderState,
       evaluatedStep: this.#evaluatedStep,
       best: this.#best,
       ...(size > 1 && { processes: size }),
@@ -281,6 +288,8 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
   /** Frees the memory of training; the model stays. */
   dispose(): void {
     this.#loader?.close();
+    this.#coming = undefined;
+    this.#staged = undefined;
     this.#session?.dispose();
     this.#session = undefined;
     this.#failure ??= new PannsError('ERR_PANNS_DISPOSED', 'this trainer has been disposed of', {
@@ -310,6 +319,7 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     if (restored === undefined) await this.#processes.first(() => this.#checkFolder());
     else checkProcesses(restored, this.#processes.size);
     this.#loader ??= await this.#openLoader(restored?.state.loader);
+    this.#loaderState = this.#loader.state();
     const { validation } = this.#options;
     const options = sessionOptions(this.#plan, validation?.clips.length);
     const session = await callNative('Trainer', () =>
@@ -325,7 +335,7 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
       this.#restored = undefined;
     }
     await this.#processes.join(session, [
-      ...[description.spec, this.recipe, this.totalSteps, this.#step, this.#batches().state()],
+      ...[description.spec, this.recipe, this.totalSteps, this.#step, this.#loaderState],
       ...[this.#options.dataset?.clips.length, this.#options.validation === undefined],
     ]);
     this.#session = session;
@@ -369,6 +379,26 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     return this.#loader as BatchLoader;
   }
 
+  /** Takes the loader's next batch; undefined when the data have come to an end. */
+  async #take(): Promise<Batch | undefined> {
+    return (await this.#batches().next()).value;
+  }
+
+  /**
+   * The batch of the step after this one, where the session brings its clips to the device and the
+   * loader has it ready: nothing waits for it, and what is wrong with it is told when its turn comes.
+   */
+  async #upcoming(
+    session: NativeSession,
+    { waveform }: Batch,
+  ): Promise<Batch<Int16Array> | undefined> {
+    if (!session.stages() || this.#step + 1 >= this.totalSteps) return undefined;
+    this.#coming ??= this.#take();
+    const ready = this.#coming.catch(() => undefined);
+    const batch = await Promise.race([ready, nextTurn(undefined)]);
+    return batch?.waveform.length === waveform.length && isPacked(batch) ? batch : undefined;
+  }
+
   /** The batch of the next step; undefined when the data have come to an end. */
   async #nextBatch(): Promise<Batch | undefined> {
     const processes = this.#processes;
@@ -378,7 +408,9 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
       return true;
     });
     try {
-      return await processes.together(async () => (await this.#batches().next()).value);
+      const coming = this.#coming ?? this.#take();
+      this.#coming = undefined;
+      return await processes.together(() => coming);
     } catch (error) {
       // The others have taken theirs.
       if (processes.size > 1) this.#failure = error;
@@ -393,15 +425,20 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     const { waveform, target, lambda, indices } = batch;
     const seed = BigInt(this.recipe.seed) + (BigInt(rank) << SEED_BITS);
     const state = { seed, step: this.#step, lr, maxNorm: clipGradNorm, update: true };
+    const next = await this.#upcoming(session, batch);
+    const clips = this.#staged === batch ? undefined : waveform;
+    this.#staged = undefined;
     try {
       const { loss, gradNorm } = await callNative(`step ${this.#step + 1}`, () =>
-        session.step(waveform, target, lambda, state),
+        session.step(clips, target, lambda, state, next?.waveform),
       );
+      this.#staged = next;
       if (!Number.isFinite(gradNorm)) {
         const what = `the gradient's norm became ${gradNorm} at step ${this.#step + 1}`;
         throw new PannsError('ERR_PANNS_NAN', what, { where: 'Trainer' });
       }
       this.#step++;
+      this.#loaderState = batch.stateAfter;
       this.#countBatch();
       const seconds = (performance.now() - began) / 1000;
       return {
@@ -458,4 +495,9 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
       counters.set(name, (counters.get(name) ?? 0n) + 1n);
     }
   }
+}
+
+/** Whether its clips are samples of 16 bits. */
+function isPacked(batch: Batch): batch is Batch<Int16Array> {
+  return batch.waveform instanceof Int16Array;
 }

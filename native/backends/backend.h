@@ -131,6 +131,8 @@ class Device {
   // Parameters that train may have a second form beside them, in the same order, that kernels bring
   // up to date in prepare() and optimizers write in the same pass: the bytes that it takes.
   virtual size_t bytes_beside(size_t parameters) const { return 0; }
+  // Whether uploads take time in which it could compute: its memory is its own.
+  virtual bool uploads() const { return false; }
   virtual std::unique_ptr<Stream> stream() = 0;
   // Bytes that a value takes in this device's own layout.
   virtual size_t bytes(const ops::TensorSpec& value) const = 0;
@@ -139,6 +141,8 @@ class Device {
                             void* device) = 0;
   // Samples of 16 bits to the floats they stand for, of a dense value: half the bytes on the way.
   virtual void import_samples(Stream&, int64_t count, const int16_t* host, float* device) = 0;
+  // The same of samples that an upload has brought to the device's memory.
+  virtual void widen_samples(Stream&, int64_t count, const int16_t* samples, float* values) = 0;
   virtual void export_value(Stream&, const ops::TensorSpec& value, const void* device,
                             float* host) = 0;
   // While *flag is true, work under way may stop early with undefined results; null: never. For

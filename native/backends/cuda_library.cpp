@@ -165,6 +165,7 @@ class GuardedDevice final : public Device {
   size_t bytes_beside(size_t parameters) const override {
     return device_->bytes_beside(parameters);
   }
+  bool uploads() const override { return device_->uploads(); }
   std::unique_ptr<Stream> stream() override {
     std::unique_ptr<Stream> made;
     guarded(library_, [&] { made = device_->stream(); });
@@ -181,6 +182,10 @@ class GuardedDevice final : public Device {
   }
   void import_samples(Stream& stream, int64_t count, const int16_t* host, float* device) override {
     guarded(library_, [&] { device_->import_samples(inner(stream), count, host, device); });
+  }
+  void widen_samples(Stream& stream, int64_t count, const int16_t* samples,
+                     float* values) override {
+    guarded(library_, [&] { device_->widen_samples(inner(stream), count, samples, values); });
   }
   void export_value(Stream& stream, const ops::TensorSpec& value, const void* device,
                     float* host) override {

@@ -29,10 +29,12 @@ class DryDevice final : public Device {
   std::unique_ptr<Memory> allocate(size_t bytes) override;
   MemoryState memory() const override { return device_.memory(); }
   size_t bytes_beside(size_t parameters) const override { return device_.bytes_beside(parameters); }
+  bool uploads() const override { return device_.uploads(); }
   std::unique_ptr<Stream> stream() override;
   size_t bytes(const ops::TensorSpec& value) const override { return device_.bytes(value); }
   void import_value(Stream&, const ops::TensorSpec&, const float*, void*) override {}
   void import_samples(Stream&, int64_t, const int16_t*, float*) override {}
+  void widen_samples(Stream&, int64_t, const int16_t*, float*) override {}
   void export_value(Stream&, const ops::TensorSpec&, const void*, float*) override {}
   bool supports(const NodeSpec& node) const override { return device_.supports(node); }
   std::unique_ptr<Kernel> kernel(const NodeSpec& node) override;

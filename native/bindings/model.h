@@ -99,6 +99,7 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
   Napi::Value get_slot(const Napi::CallbackInfo& info);
   Napi::Value set_slot(const Napi::CallbackInfo& info);
   Napi::Value trains(const Napi::CallbackInfo& info);
+  Napi::Value stages(const Napi::CallbackInfo& info);
   Napi::Value cost(const Napi::CallbackInfo& info);
   Napi::Value text(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);

@@ -78,6 +78,7 @@ Napi::Function SessionHandle::define(Napi::Env env) {
        InstanceMethod<&SessionHandle::get_slot>("getSlot"),
        InstanceMethod<&SessionHandle::set_slot>("setSlot"),
        InstanceMethod<&SessionHandle::trains>("trains"),
+       InstanceMethod<&SessionHandle::stages>("stages"),
        InstanceMethod<&SessionHandle::cost>("cost"), InstanceMethod<&SessionHandle::text>("text"),
        InstanceMethod<&SessionHandle::dispose>("dispose")});
 }
@@ -120,7 +121,9 @@ Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
     const train::Session& session = *s->session;
     const int64_t clips = session.clips();
     Job job;
-    const SampleInput waveform(info[0], "waveform", clips * session.options().samples, job);
+    const int64_t samples = clips * session.options().samples;
+    std::optional<SampleInput> waveform;
+    if (!info[0].IsUndefined()) waveform.emplace(info[0], "waveform", samples, job);
     const FloatInput target(info[1], "target", clips * session.classes(), job);
     std::optional<FloatInput> lambda;
     if (session.options().mixup) lambda.emplace(info[2], "lambda", clips, job);
@@ -128,10 +131,14 @@ Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
     const auto o = info[3].As<Napi::Object>();
     const auto state = to_step_state(o);
     const bool update = flag(o, "update");
+    std::optional<ArrayInput<int16_t>> next;
+    if (!info[4].IsUndefined()) next.emplace(info[4], "next", samples, job);
     auto result = std::make_shared<train::StepResult>();
     job.work = [=](const std::atomic<bool>& cancel) {
+      const graph::InputValues staged = static_cast<const int16_t*>(nullptr);
       *result = s->session->step(
-          {waveform.values(), target.data(), lambda ? lambda->data() : nullptr, state, update},
+          {waveform ? waveform->values() : staged, target.data(), lambda ? lambda->data() : nullptr,
+           state, update, next ? next->data() : nullptr},
           &cancel);
       PANNS_CHECK(!result->cancelled, "ABORT_ERR", "", "the operation was aborted");
     };
@@ -201,6 +208,12 @@ Napi::Value SessionHandle::set_slot(const Napi::CallbackInfo& info) {
 Napi::Value SessionHandle::trains(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     return Napi::Boolean::New(info.Env(), state()->session->trains(info[0].ToString().Utf8Value()));
+  });
+}
+
+Napi::Value SessionHandle::stages(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    return Napi::Boolean::New(info.Env(), state()->session->stages());
   });
 }
 

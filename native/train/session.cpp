@@ -146,6 +146,11 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
   program.reuse_memory = !off(options, "plan");
   forward_backward_ =
       std::make_unique<graph::Program>(std::move(g), device, bound, program, beside);
+  const ValueId waveform = forward_backward_->input("waveform");
+  if (device.uploads() && waveform != graph::kNoValue) {
+    stage_ =
+        std::make_unique<ClipStage>(device, forward_backward_->graph().spec(waveform).shape.size());
+  }
 
   // The optimizer's graph: parameters that train and lie side by side are one flat array.
   Graph u;
@@ -243,6 +248,7 @@ StepResult Session::average_gradients(const StepInput& input, const std::atomic<
     backends::Stream& stream = parameters_.stream();
     PANNS_CHECK(forward_backward_->run(stream, input.state, cancel), "ABORT_ERR", "",
                 "the operation was aborted");
+    bring_next(input);
     processes_->wait(stream);
   } catch (...) {
     processes_->abandon();
@@ -257,13 +263,26 @@ StepResult Session::average_gradients(const StepInput& input, const std::atomic<
 void Session::take(const StepInput& input) {
   backends::Stream& stream = parameters_.stream();
   graph::Program& p = *forward_backward_;
+  PANNS_CHECK(
+      input.next == nullptr || stages(), "ERR_PANNS_UNSUPPORTED", "next",
+      "expected a session that takes the samples of the next step, which is one on waveforms "
+      "and on a device with memory of its own");
   // The model's owner may have set a parameter since.
   if (version_ != parameters_.version()) p.refresh(stream);
   version_ = parameters_.version();
-  const char* name = options_.from < 0 ? "waveform" : "features";
-  p.set_input(stream, name, input.waveform);
   p.set_input(stream, "target", input.target);
   p.set_input(stream, "mixup_lambda", input.mixup_lambda);
+  const char* name = options_.from < 0 ? "waveform" : "features";
+  const auto* const* codes = std::get_if<const int16_t*>(&input.waveform);
+  if (stages() && codes != nullptr) {
+    if (*codes != nullptr) stage_->bring(*codes);
+    PANNS_CHECK(stage_->full(), "ERR_PANNS_SHAPE", name,
+                "expected samples, got none, and the step before brought none for this one");
+    stage_->take_out(stream, static_cast<float*>(p.address(p.input(name))));
+  } else {
+    if (stages()) stage_->drop();
+    p.set_input(stream, name, input.waveform);
+  }
   // A NaN would reach the running statistics on its way to the loss.
   const auto* const* floats = std::get_if<const float*>(&input.waveform);
   if (floats == nullptr) return;
@@ -271,6 +290,10 @@ void Session::take(const StepInput& input) {
   float poison = 0;
   for (int64_t i = 0; i < samples; ++i) poison += (*floats)[i] * 0.0f;
   PANNS_CHECK(poison == 0.0f, "ERR_PANNS_NAN", name, "expected finite values, got NaN or infinity");
+}
+
+void Session::bring_next(const StepInput& input) {
+  if (input.next != nullptr) stage_->bring(input.next);
 }
 
 float Session::loss(const StepInput& input) {
@@ -289,7 +312,9 @@ StepResult Session::compute_gradients(const StepInput& input, const std::atomic<
   take(input);
   StepResult result;
   result.cancelled = !forward_backward_->run(parameters_.stream(), input.state, cancel);
-  if (!result.cancelled) result.loss = loss(input);
+  if (result.cancelled) return result;
+  bring_next(input);
+  result.loss = loss(input);
   return result;
 }
 
@@ -368,6 +393,7 @@ graph::Need Session::need() const {
   n += update_->need();
   n.weights = parameters_.bytes();
   if (beside_ != nullptr) n.kernels += beside_->bytes();
+  if (stage_ != nullptr) n.activations += stage_->bytes();
   n.gradients = gradients_->bytes();
   for (const auto& slot : slots_) n.optimizer += slot->bytes();
   return n;

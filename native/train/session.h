@@ -12,6 +12,7 @@
 #include "backends/collective.h"
 #include "graph/parameters.h"
 #include "graph/program.h"
+#include "train/clip_stage.h"
 
 namespace panns::train {
 
@@ -47,11 +48,14 @@ struct JoinOptions {
 };
 
 struct StepInput {
-  graph::InputValues waveform;  // or features: (batch, samples), twice the batch with mixup
-  const float* target;          // (batch, classes), likewise
-  const float* mixup_lambda;    // (2 * batch), null without mixup
+  // Or features: (batch, samples), twice the batch with mixup. Null samples: those that the step
+  // before was given as `next`.
+  graph::InputValues waveform;
+  const float* target;        // (batch, classes), likewise
+  const float* mixup_lambda;  // (2 * batch), null without mixup
   backends::StepState state;
-  bool update = true;  // false: gradients only
+  bool update = true;             // false: gradients only
+  const int16_t* next = nullptr;  // the samples of the step after this one (Session::stages)
 };
 
 struct StepResult {
@@ -84,6 +88,9 @@ class Session {
   void set_slot(const std::string& slot, const std::string& parameter, const float* values,
                 int64_t count);
   bool trains(const std::string& parameter) const;
+  // Whether a step can be given the samples of the next one, to bring them to the device while it
+  // computes: not where memory is the host's, nor for features.
+  bool stages() const { return stage_ != nullptr; }
 
   int64_t clips() const { return clips_; }
   int64_t classes() const { return classes_; }
@@ -99,6 +106,8 @@ class Session {
   StepResult average_gradients(const StepInput& input, const std::atomic<bool>* cancel);
   // Checks the input and brings it to the device: nothing else has changed when it throws.
   void take(const StepInput& input);
+  // After the step's own work was given to the device.
+  void bring_next(const StepInput& input);
   // Of the run before; throws where it is not finite.
   float loss(const StepInput& input);
   size_t slot_index(const std::string& slot) const;
@@ -121,6 +130,7 @@ class Session {
   // Two programs, so that a step can stop between gradients and update (a NaN loss, a gradient
   // check); on a capturing device both are replayed back to back.
   std::unique_ptr<graph::Program> forward_backward_, update_;
+  std::unique_ptr<ClipStage> stage_;                 // null: clips come with their step
   std::shared_ptr<backends::Collective> processes_;  // null: this one alone
 };
 

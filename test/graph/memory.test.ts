@@ -95,6 +95,9 @@ for (const device of [NULL, CPU]) {
         t.equal(await model.held(), weights, 'asking takes nothing');
         const { held, dispose } = await step(model, spec, options);
         t.equal(held, weights + added(need), `training, ${kind}`);
+        // Floats; and where uploads take time, the next step's in 16 bits.
+        const sample = device === NULL ? 4 + 2 : 4;
+        t.ok(need.activations > sample * 2 * samples, 'with room for the input');
         dispose();
         t.equal(await model.held(), weights, 'and all of it comes back');
         model.dispose();

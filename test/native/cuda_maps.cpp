@@ -176,10 +176,10 @@ void samples() {
   for (int16_t code : codes) want.push_back(static_cast<float>(code / 32767.0));
   for (int64_t count : {65536, 65529, 7, 8, 1}) {
     on_orders(
-        cat("import_samples ", count),
+        cat("widen_samples ", count),
         [&] {
           Array y{Run(count)};
-          cuda::import_samples(kLaunch, count, codes.data(), y);
+          cuda::widen_samples(kLaunch, count, codes.data(), y);
           return std::vector<Array>{y};
         },
         [&](const std::vector<Array>& o) {

@@ -193,8 +193,12 @@ class CpuDevice final : public Device {
     v.form == ops::Form::map ? walk_map(map_of(v), move) : walk_filter(filter_of(v), move);
   }
 
-  void import_samples(Stream&, int64_t count, const int16_t* host, float* device) override {
-    std::transform(host, host + count, device, sample_of);
+  void import_samples(Stream& s, int64_t count, const int16_t* host, float* device) override {
+    widen_samples(s, count, host, device);
+  }
+
+  void widen_samples(Stream&, int64_t count, const int16_t* samples, float* values) override {
+    std::transform(samples, samples + count, values, sample_of);
   }
 
   void export_value(Stream&, const ops::TensorSpec& v, const void* device, float* host) override {

@@ -2,7 +2,7 @@
 // [O'][kT][kF][I'].
 // A thread an element of what is written, 4-byte reads scattered by a row of the other order: these
 // run once a program, not once a step.
-// import_samples runs once a step: int16 to float32 in order, 16-byte accesses, 2 bytes read and 4
+// widen_samples runs once a step: int16 to float32 in order, 16-byte accesses, 2 bytes read and 4
 // written a sample.
 // measured: never run on a GPU yet
 #include "backends/cuda/convert.h"
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kThreads)
 // Eight samples at a time; of the rest, fewer than eight, one a thread of the first block. The
 // division is rounded as IEEE asks, so that the bits are those of the other backends.
 __global__ void __launch_bounds__(kThreads)
-    import_samples_kernel(int64_t count, const int16_t* x, float* y) {
+    widen_samples_kernel(int64_t count, const int16_t* x, float* y) {
   const int64_t first = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const int64_t step = int64_t{gridDim.x} * kThreads, whole = count / 8;
   for (int64_t i = first; i < whole; i += step) {
@@ -95,8 +95,8 @@ void export_filter(const Launch& launch, const Filter& filter, const float* w, f
           w, rows);
 }
 
-void import_samples(const Launch& launch, int64_t count, const int16_t* x, float* y) {
-  enqueue(launch, "import", import_samples_kernel, striding(launch, ceil_div(count, 8)), count, x,
+void widen_samples(const Launch& launch, int64_t count, const int16_t* x, float* y) {
+  enqueue(launch, "import", widen_samples_kernel, striding(launch, ceil_div(count, 8)), count, x,
           y);
 }
 

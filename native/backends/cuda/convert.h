@@ -16,7 +16,7 @@ void import_filter(const Launch& launch, const Filter& filter, const float* rows
 void export_filter(const Launch& launch, const Filter& filter, const float* w, float* rows);
 
 // Samples of 16 bits to the floats they stand for, x / 32767, rounded to the nearest as elsewhere.
-void import_samples(const Launch& launch, int64_t count, const int16_t* x, float* y);
+void widen_samples(const Launch& launch, int64_t count, const int16_t* x, float* y);
 
 // `count` floats and zeros up to `padded`: a bias for a convolution into padded channels.
 void copy_padded(const Launch& launch, int64_t count, int64_t padded, const float* x, float* y);

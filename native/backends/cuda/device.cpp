@@ -110,6 +110,7 @@ class CudaDevice final : public backends::Device {
   }
 
   const DeviceInfo& info() const override { return info_; }
+  bool uploads() const override { return true; }
   size_t alignment() const override { return kAlignment; }
 
   std::unique_ptr<Memory> allocate(size_t bytes) override {
@@ -150,13 +151,16 @@ class CudaDevice final : public backends::Device {
     constexpr auto kPiece = static_cast<int64_t>(CudaStream::kStageBytes / sizeof(int16_t));
     const StreamMemory piece(cuda_stream(stream).raw(),
                              static_cast<size_t>(std::min(count, kPiece)) * sizeof(int16_t));
-    const Launch launch = launch_on(stream, context_);
     for (int64_t done = 0; done < count; done += kPiece) {
       const int64_t size = std::min(count - done, kPiece);
       stream.upload(piece.data(), host + done, static_cast<size_t>(size) * sizeof(int16_t));
-      panns::cuda::import_samples(launch, size, static_cast<const int16_t*>(piece.data()),
-                                  device + done);
+      widen_samples(stream, size, static_cast<const int16_t*>(piece.data()), device + done);
     }
+  }
+
+  void widen_samples(Stream& stream, int64_t count, const int16_t* samples,
+                     float* values) override {
+    panns::cuda::widen_samples(launch_on(stream, context_), count, samples, values);
   }
 
   void export_value(Stream& stream, const ops::TensorSpec& v, const void* device,

@@ -78,12 +78,14 @@ void CudaStream::download(void* host, const void* device, size_t bytes) {
 }
 
 std::unique_ptr<backends::Event> CudaStream::record() {
+  PANNS_CUDA(cudaSetDevice(ordinal_));
   auto event = std::make_unique<CudaEvent>();
   PANNS_CUDA(cudaEventRecord(event->raw(), stream_));
   return event;
 }
 
 void CudaStream::wait(const backends::Event& event) {
+  PANNS_CUDA(cudaSetDevice(ordinal_));
   PANNS_CUDA(cudaStreamWaitEvent(stream_, static_cast<const CudaEvent&>(event).raw(), 0));
 }
 

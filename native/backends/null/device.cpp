@@ -43,7 +43,14 @@ class NullMemory final : public Memory {
 
 using Work = std::function<void()>;
 
-class NullEvent final : public Event {};
+class NullStream;
+
+class NullEvent final : public Event {
+ public:
+  NullEvent(NullStream* stream, uint64_t count) : stream(stream), count(count) {}
+  NullStream* stream;
+  uint64_t count;  // of the stream's work before it
+};
 
 class NullRecording final : public Recording {
  public:
@@ -67,20 +74,31 @@ class NullStream final : public Stream {
       std::copy(from, from + bytes, static_cast<std::byte*>(host));
     });
   }
-  std::unique_ptr<Event> record() override { return std::make_unique<NullEvent>(); }
-  void wait(const Event&) override {}
+  std::unique_ptr<Event> record() override {
+    return std::make_unique<NullEvent>(this, done_ + queue_.size());
+  }
+  void wait(const Event& event) override {
+    const auto& e = static_cast<const NullEvent&>(event);
+    push([stream = e.stream, count = e.count] { stream->work_until(count); });
+  }
   void synchronize() override {
     PANNS_CHECK(capture_ == nullptr, "ERR_PANNS_INTERNAL", "null stream",
                 "synchronize while capturing");
-    while (!queue_.empty()) {
-      queue_.front()();
-      queue_.pop_front();
-    }
+    work_until(done_ + queue_.size());
   }
   void begin_capture() override { capture_ = std::make_unique<NullRecording>(); }
   std::unique_ptr<Recording> end_capture() override { return std::move(capture_); }
   void launch(const Recording& recording) override {
     for (const Work& w : static_cast<const NullRecording&>(recording).work) queue_.push_back(w);
+  }
+  // Does nothing where that much is done.
+  void work_until(uint64_t count) {
+    while (done_ < count) {
+      const Work work = std::move(queue_.front());
+      queue_.pop_front();
+      ++done_;
+      work();
+    }
   }
   void push(Work work) {
     (capture_ != nullptr ? capture_->work : queue_).push_back(std::move(work));
@@ -88,6 +106,7 @@ class NullStream final : public Stream {
 
  private:
   std::deque<Work> queue_;
+  uint64_t done_ = 0;
   std::unique_ptr<NullRecording> capture_;
 };
 
@@ -134,6 +153,7 @@ class NullDevice final : public Device {
     const size_t limit = info_.memory_bytes;
     return {*held_, limit == 0 ? MemoryState::kUnknown : limit - *held_};
   }
+  bool uploads() const override { return true; }
   std::unique_ptr<Stream> stream() override { return std::make_unique<NullStream>(); }
   size_t bytes(const ops::TensorSpec& v) const override {
     return static_cast<size_t>(v.shape.size()) * sizeof(float);
@@ -145,6 +165,10 @@ class NullDevice final : public Device {
     std::vector<float> samples(static_cast<size_t>(count));
     std::transform(host, host + count, samples.begin(), sample_of);
     s.upload(device, samples.data(), samples.size() * sizeof(float));
+  }
+  void widen_samples(Stream& s, int64_t count, const int16_t* samples, float* values) override {
+    static_cast<NullStream&>(s).push(
+        [=] { std::transform(samples, samples + count, values, sample_of); });
   }
   void export_value(Stream& s, const ops::TensorSpec& v, const void* device, float* host) override {
     s.download(host, device, bytes(v));

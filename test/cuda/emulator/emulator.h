@@ -12,6 +12,9 @@
 //
 //   PANNS_EMULATOR_DEVICES=2          how many devices; 1 when unset
 //   PANNS_EMULATOR_MEMORY=100000000   bytes of each; 8 GiB when unset
+//   PANNS_EMULATOR_STREAMS=early      work that nobody waits for is done before work that somebody
+//                                     waits for, as far as events let it, and a branch of a capture
+//                                     at its fork; as late as may be when unset. Asked each time
 //   PANNS_EMULATOR_ORDER=shuffled     of blocks and threads; descending; ascending when unset
 #pragma once
 
