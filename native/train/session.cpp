@@ -211,8 +211,6 @@ void Session::join(std::shared_ptr<backends::Collective> processes, const JoinOp
   const std::string own = device_.info().kind, theirs = processes->device();
   PANNS_CHECK(own == theirs, "ERR_PANNS_PARALLEL", "session", "expected a model on ", theirs,
               ", whose memory ", processes->engine(), " works on, got one on ", own);
-  PANNS_CHECK(!options_.sync_norms || own == "cpu", "ERR_PANNS_UNSUPPORTED", "session",
-              "expected a model on the cpu for norms over all processes, got one on ", own);
   processes_ = std::move(processes);
   processes_->set_cancel(cancel);
   backends::Stream& stream = parameters_.stream();

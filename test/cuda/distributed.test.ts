@@ -6,15 +6,23 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
-import { compareNorms } from '../helpers/tolerance.js';
+import { openDraws } from '../helpers/random.js';
+import { type Comparison, compare, compareNorms } from '../helpers/tolerance.js';
+import { drawNorms, type NormsStep, readFloats, takeNorms } from '../parallel/norms.js';
 import { BATCH, FROZEN, type Outcome, STEPS, trainPlain } from '../parallel/trainings.js';
 import type { Request } from '../parallel/worker.js';
-import { emulatorEnv, noEmulator } from './emulator/setup.js';
+import { emulateHere, emulatorEnv, noEmulator } from './emulator/setup.js';
 
 const skip = noEmulator;
 
 type Trained = Outcome & { weights: Record<string, number[]> };
-type Results = Record<string, Trained>;
+interface Results {
+  engine: string;
+  plain: Trained;
+  frozen: Trained;
+  together: { outcome: Outcome; running: string };
+  norms: NormsStep;
+}
 
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
@@ -67,7 +75,7 @@ t.test('as one process with all their examples', { skip }, async (t) => {
   for (const overlap of [true, false]) {
     const two = await runRanks(2, {
       ...{ folder: join(folder, `overlap-${overlap}`), device: 'cuda' },
-      scenarios: ['plain', 'frozen', 'refused'],
+      scenarios: ['plain', 'frozen', 'together'],
       group: { engine: 'nccl', overlap, bucketBytes: 256 },
     });
     for (const { status, output, results } of two) {
@@ -98,8 +106,51 @@ t.test('as one process with all their examples', { skip }, async (t) => {
       t.ok(ok, `${scenario}, ${name}: ${message}`);
     }
   }
-  for (const one of all) {
-    t.match(one.refused?.error, { code: 'ERR_PANNS_UNSUPPORTED', message: /norms over all/ });
+  const { together } = first;
+  t.equal(together.outcome.losses.length, 3);
+  t.equal(together.outcome.error, undefined);
+  for (const one of all)
+    t.same(one.together, together, 'norms of all: the same in each, and again');
+});
+
+t.test('norms over all processes', { skip }, async (t) => {
+  emulateHere();
+  const folder = t.testdir();
+  const { norms } = await drawNorms(t, openDraws(t), folder, 2, true, { melBins: 16 });
+  const own = (name: string) => {
+    const path = join(folder, name);
+    mkdirSync(path);
+    return path;
+  };
+  // test/parallel holds what the CPU finds, alone and in several processes, against PyTorch.
+  const want = await takeNorms(norms, own('cpu'), { device: 'cpu', threads: 1 });
+  const single = await takeNorms(norms, own('cuda'), { device: 'cuda', threads: 1 });
+  const found = new Map([['one process with the whole batch', single]]);
+  const request: Request = {
+    ...{ folder: own('two'), device: 'cuda', scenarios: ['norms'], norms },
+    group: { engine: 'nccl', bucketBytes: 2 ** 16 },
+  };
+  for (const [rank, { status, output, results }] of (await runRanks(2, request)).entries()) {
+    t.equal(status, 0, output);
+    if (results?.norms) found.set(`process ${rank}`, results.norms);
+  }
+  t.equal(found.size, 3);
+  const first = found.get('process 0');
+  if (first === undefined) return;
+  const holds = ({ ok, message }: Comparison, what: string) => t.ok(ok, `${what}: ${message}`);
+  for (const [who, { loss, gradients, running }] of found) {
+    holds(compare([loss], [want.loss], 'output'), `${who}, loss`);
+    for (const [name, values] of Object.entries(want.running)) {
+      holds(compare(running[name] ?? [], values, 'running'), `${who}, ${name}`);
+    }
+    for (const [name, path] of Object.entries(want.gradients)) {
+      const got = readFloats(gradients[name] as string);
+      holds(compare(got, readFloats(path), 'gradient'), `${who}, ${name}`);
+      if (who.startsWith('one')) continue;
+      t.same(got, readFloats(first.gradients[name] as string), `${who}, ${name}: the same bits`);
+    }
+    if (who.startsWith('one')) continue;
+    t.same(running, first.running, `${who}: the same running statistics, bit for bit`);
   }
 });
 

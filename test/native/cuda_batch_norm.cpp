@@ -254,6 +254,108 @@ void from_sums(const Case& c) {
       });
 }
 
+// Calls body(process, processes) for both of two processes that exchange sums once: one after
+// another, first for the sums of each, and then again with those of both.
+template <typename Body>
+void in_two_processes(Body&& body) {
+  Doubles sums[2];
+  for (const bool known : {false, true}) {
+    for (const size_t process : {0, 1}) {
+      const auto sum = [&](double* values, int64_t count) {
+        if (!known) sums[process].assign(values, values + count);
+        for (int64_t i = 0; known && i < count; ++i) {
+          values[i] += sums[1 - process][static_cast<size_t>(i)];
+        }
+      };
+      body(process, cuda::BatchNormProcesses{2, sum});
+    }
+  }
+}
+
+// Half the clips each. Without dropout, which draws by the place in a process's own map.
+void over_processes(Case c) {
+  Naive naive{c.norm, c.map};
+  const Data d = draw(c, naive);
+  const Doubles y = naive.forward(wide(d.x));
+  const auto grads = naive.backward(wide(d.x), wide(d.dy));
+  const auto params = std::ssize(d.gamma);
+  Doubles invstd, running_var;
+  for (size_t p = 0; p < d.gamma.size(); ++p) {
+    invstd.push_back(1 / std::sqrt(naive.var[p] + c.norm.eps));
+    running_var.push_back((1 - c.norm.momentum) * d.running_var[p] +
+                          c.norm.momentum * naive.unbiased[p]);
+  }
+  c.norm.over_processes = true;
+  Map half = c.map;
+  half.n /= 2;
+  const Map out = batch_norm_output(c.norm, half);
+  const auto part = [](const Floats& all, size_t process) {
+    const auto size = std::ssize(all) / 2, begin = static_cast<std::ptrdiff_t>(process) * size;
+    return Floats(all.begin() + begin, all.begin() + begin + size);
+  };
+  const auto joined = [](const Map& map, const Array& first, const Array& second) {
+    Floats all = unpack(map, first);
+    const Floats rest = unpack(map, second);
+    all.insert(all.end(), rest.begin(), rest.end());
+    return all;
+  };
+  const auto sum = [](const Array& first, const Array& second) {
+    Floats all = first.floats();
+    for (size_t i = 0; i < all.size(); ++i) all[i] += second.at(static_cast<int64_t>(i));
+    return all;
+  };
+  bool equal = true;
+  on_orders(
+      c.name() + " over processes",
+      [&] {
+        // Of each process: mean, invstd, running_mean, running_var, y; then dx, dgamma, dbeta.
+        std::vector<Array> forward[2], backward[2];
+        Array gamma(d.gamma), beta(d.beta);
+        in_two_processes([&](size_t process, const cuda::BatchNormProcesses& processes) {
+          Array x = pack(half, part(d.x, process)), rm(d.running_mean), rv(d.running_var);
+          Array mean{Run(params)}, inv{Run(params)}, py(out);
+          auto work = workspace(batch_norm_workspace(c.norm, half));
+          batch_norm_train(
+              kLaunch, c.norm, half, nullptr,
+              {x.data(), gamma, beta, rm, rv, py.data(), mean, inv, nullptr, nullptr, &processes},
+              work.data());
+          forward[process] = {mean, inv, rm, rv, py};
+        });
+        in_two_processes([&](size_t process, const cuda::BatchNormProcesses& processes) {
+          Array x = pack(half, part(d.x, process)), dy = pack(out, part(d.dy, process));
+          Array &mean = forward[process][0], &inv = forward[process][1];
+          Array dx(half), dgamma{Run(params)}, dbeta{Run(params)};
+          auto work = workspace(batch_norm_workspace(c.norm, half));
+          batch_norm_backward(
+              kLaunch, c.norm, half, nullptr,
+              {x.data(), gamma, beta, mean, inv, dy.data(), dx.data(), dgamma, dbeta, &processes},
+              work.data());
+          backward[process] = {dx, dgamma, dbeta};
+        });
+        std::vector<Array> all;
+        for (const auto* part : {forward, backward}) {
+          for (size_t i = 0; i < part[0].size(); ++i) {
+            all.insert(all.end(), {part[0][i], part[1][i]});
+          }
+        }
+        return all;
+      },
+      [&](const std::vector<Array>& o) {
+        const Storage f = Storage::fp32, type = c.map.storage();
+        const double base = 4e-6 * (1 + std::fabs(c.mean) / 16);
+        const double terms = std::sqrt(static_cast<double>(dense_size(c.map) / params));
+        for (size_t i = 0; i < 8; i += 2) equal = equal && o[i].same_bits(o[i + 1]);
+        return std::max({excess(o[0].floats(), naive.mean, f, 1e-6, 1),
+                         excess(o[2].floats(), invstd, f, 1e-6),
+                         excess(o[6].floats(), running_var, f, 1e-6),
+                         excess(joined(out, o[8], o[9]), y, type, base, 1),
+                         excess(joined(half, o[10], o[11]), grads[0], type, base, 1),
+                         excess(sum(o[12], o[13]), grads[1], f, base, terms),
+                         excess(sum(o[14], o[15]), grads[2], f, base, terms)});
+      });
+  tap::ok(equal, c.name() + " over processes: the same statistics in both");
+}
+
 void eval(const Case& c) {
   const Map out = batch_norm_output(c.norm, c.map);
   const panns::backends::StepState state = random_state();
@@ -333,6 +435,11 @@ int main() {
     from_sums({{false, true, true, 1e-3, 0.01, {0.5f, 9}}, {3, 64, 125, 4, type}});
     from_sums({{}, {4, 8, 125, 8, type}, 30});
   }
+  for (Storage type : kStorages) {
+    over_processes({{.relu = true, .avg_pool_2x2 = true}, {4, 24, 31, 5, type}});
+    over_processes({{}, {2, 8, 125, 8, type}, 30});
+  }
+  over_processes({{.freq = true}, {4, 1, 101, 64}, -50});
   // All alike: the difference of the squares may come out below 0, and is no variance then.
   {
     const Map map{2, 8, 5, 4, Storage::bf16};

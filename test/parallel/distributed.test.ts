@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -8,8 +8,9 @@ import { findLauncher } from '../../lib/train/launcher.js';
 import { openOracle } from '../helpers/oracle.js';
 import { openDraws } from '../helpers/random.js';
 import { compare } from '../helpers/tolerance.js';
-import { clips, forget, makeSubject, mirror, targets } from '../helpers/training.js';
+import { forget, mirror } from '../helpers/training.js';
 import { findMpi, type Mpi, runProcesses } from './mpirun.js';
+import { drawNorms } from './norms.js';
 import { BATCH, FROZEN, STEPS, trainPlain } from './trainings.js';
 import type { Request } from './worker.js';
 
@@ -38,8 +39,8 @@ async function checkMpi(t: Test, mpi: Mpi): Promise<void> {
     ...(['undecodable', 'unlike', 'together'] as const),
     ...(oracle.skip === false ? (['norms'] as const) : []),
   ];
-  const norms = oracle.skip === false ? await drawNorms(t, folder, 2, false) : undefined;
-  const request: Request = { folder, scenarios, ...(norms && { norms: norms.request }) };
+  const apart = oracle.skip === false ? await drawChecked(t, folder, 2, false) : undefined;
+  const request: Request = { folder, scenarios, ...(apart && { norms: apart.norms }) };
   const two = await runProcesses(mpi, 2, request);
   t.equal(two.status, 0, 'both end well');
   if (two.status !== 0) return void t.comment(two.output);
@@ -80,8 +81,8 @@ async function checkMpi(t: Test, mpi: Mpi): Promise<void> {
     for (const count of oracle.skip === false ? [2, 3] : []) {
       const own = join(folder, `synced-${count}`);
       mkdirSync(own);
-      const synced = await drawNorms(t, own, count, true);
-      const request: Request = { folder: own, scenarios: ['norms'], norms: synced.request };
+      const synced = await drawChecked(t, own, count, true);
+      const request: Request = { folder: own, scenarios: ['norms'], norms: synced.norms };
       const { status, output, results } = await runProcesses(mpi, count, request);
       t.equal(status, 0, output);
       if (status !== 0) continue;
@@ -148,7 +149,7 @@ async function checkMpi(t: Test, mpi: Mpi): Promise<void> {
   });
 
   t.test('norms: the mean of the gradients of parts, as PyTorch', { skip: oracle.skip }, (t) =>
-    norms === undefined ? t.end() : norms.check(t, answers('norms')),
+    apart === undefined ? t.end() : apart.check(t, answers('norms')),
   );
 
   t.test('a process that is killed does not leave the others waiting', async (t) => {
@@ -223,26 +224,13 @@ async function checkPlain(t: Test, parts: Answers, freeze: string[] = []): Promi
 }
 
 /**
- * Weights and clips for a step of a network with norms, and what PyTorch makes of each process's part,
- * or, where norms see the rows of all, of the whole.
+ * A step of a network with norms, and what PyTorch makes of each process's part, or, where norms see
+ * the rows of all, of the whole.
  */
-async function drawNorms(t: Test, folder: string, processes: number, syncNorms: boolean) {
-  const samples = 8000;
-  const batch = 3;
-  const subject = await makeSubject(t, draws, 'Cnn6', samples, { smooth: true });
-  const { spec, model, classes, row } = subject;
-  const save = (name: string, values: Float32Array) => {
-    const path = join(folder, `${name}.f32`);
-    writeFileSync(path, values);
-    return path;
-  };
-  const parameters: Record<string, string> = {};
-  for (const { name } of model.parameters()) parameters[name] = save(name, await model.get(name));
-  const waveform = clips(draws, processes * batch, samples);
-  const target = targets(draws, processes * batch, classes, 'bce');
-  const files = { waveform: save('waveform', waveform), target: save('target', target) };
-  const facts = { spec, samples, batch, parameters, syncNorms } as const;
-  const request = { ...facts, ...files, loss: 'bce' } as const;
+async function drawChecked(t: Test, folder: string, processes: number, syncNorms: boolean) {
+  const drawn = await drawNorms(t, draws, folder, processes, syncNorms);
+  const { subject, norms, waveform, target } = drawn;
+  const { row } = subject;
 
   const check = async (t: Test, answers: Answers) => {
     const parts = syncNorms ? 1 : processes;
@@ -253,7 +241,7 @@ async function drawNorms(t: Test, folder: string, processes: number, syncNorms: 
       const part = (all: Float32Array) =>
         all.slice((i * all.length) / parts, ((i + 1) * all.length) / parts);
       const options = {
-        ...{ row, clips: (batch * processes) / parts, mixup: false, loss: 'bce' },
+        ...{ row, clips: (norms.batch * processes) / parts, mixup: false, loss: 'bce' },
         ...{ lr: 1, kind: 'sgd', attrs: {} },
       };
       const given = [part(waveform), part(target)];
@@ -296,7 +284,7 @@ async function drawNorms(t: Test, folder: string, processes: number, syncNorms: 
     const { ok, message } = compare([answers[0].loss], [loss], 'losses');
     t.ok(ok, `loss: ${message}`);
   };
-  return { request, check };
+  return { norms, check };
 }
 
 t.test('without a launcher', async (t) => {

@@ -110,8 +110,10 @@ export async function trainPlain(
 export async function trainTiny(
   distributed: ProcessGroup,
   options: Partial<TrainerOptions> = {},
+  device: 'cpu' | 'cuda' = 'cpu',
 ): Promise<{ trainer: Trainer; outcome: Outcome }> {
-  const model = await tinyModel({ seed: 3 + distributed.rank });
+  const { rank, localRank: gpu } = distributed;
+  const model = await tinyModel({ seed: 3 + rank, device, gpu });
   const trainer = new Trainer(model, {
     ...{ dataset, decode, batchSize: BATCH, steps: STEPS, clipSeconds: SECONDS, distributed },
     ...options,

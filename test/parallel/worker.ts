@@ -4,15 +4,14 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Spec } from '../../lib/addon.js';
-import { createModel, Trainer } from '../../lib/index.js';
-import { loadNative } from '../../lib/native.js';
+import { Trainer } from '../../lib/index.js';
 import {
   openProcessGroup,
   type ProcessGroup,
   type ProcessGroupOptions,
 } from '../../lib/train/distributed.js';
 import { tones } from '../trainer/synthetic.js';
+import { type Norms, takeNorms } from './norms.js';
 import {
   BATCH,
   decodeBut,
@@ -31,30 +30,11 @@ export interface Request {
   readonly scenarios: readonly (keyof typeof scenarios)[];
   readonly group?: ProcessGroupOptions;
   readonly norms?: Norms;
-  /** Of `plain`, `frozen` and `refused`; default the CPU. */
+  /** Of `plain`, `frozen`, `together` and `norms`; default the CPU. */
   readonly device?: 'cpu' | 'cuda';
 }
 
-/** A step at given weights; row r of the batch is the process r's. */
-export interface Norms {
-  readonly spec: Spec;
-  readonly samples: number;
-  readonly batch: number;
-  /** Files of float32: parameters by name, then waveforms and targets of all processes. */
-  readonly parameters: Readonly<Record<string, string>>;
-  readonly waveform: string;
-  readonly target: string;
-  readonly loss: 'bce';
-  /** Whether norms see the rows of all processes. */
-  readonly syncNorms: boolean;
-}
-
 const { dataset, decode } = tones(31);
-
-async function floats(path: string): Promise<Float32Array> {
-  const bytes = await readFile(path);
-  return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4).slice();
-}
 
 const scenarios = {
   plain: (group: ProcessGroup, { device }: Request) =>
@@ -62,15 +42,6 @@ const scenarios = {
 
   frozen: (group: ProcessGroup, { device }: Request) =>
     trainPlain(3 + group.rank, BATCH, group, FROZEN, device),
-
-  /** Norms over all processes, which models on GPUs do not have. */
-  async refused(group: ProcessGroup, { device }: Request) {
-    const { classes } = dataset;
-    const gpu = group.localRank;
-    using model = await createModel('Cnn6', { classes, device, gpu, sampleRate: 8000 });
-    const options = { dataset, decode, batchSize: 2, clipSeconds: 1, steps: 1 };
-    return await outcomeOf(new Trainer(model, { ...options, distributed: group, syncNorms: true }));
-  },
 
   /** Evaluation and checkpoints on the way, then going on from one in the middle. */
   async resumed(group: ProcessGroup, { folder }: Request) {
@@ -97,10 +68,10 @@ const scenarios = {
   },
 
   /** Masks of one's own, and yet the norms of all. */
-  async together(group: ProcessGroup) {
+  async together(group: ProcessGroup, { device }: Request) {
     const loader = () => noiseLoader(undefined, group.rank);
     const options = { loader, dataset: undefined, steps: 3, syncNorms: true };
-    const { trainer, outcome } = await trainTiny(group, options);
+    const { trainer, outcome } = await trainTiny(group, options, device);
     return { outcome, running: await digestOf(trainer.model, true) };
   },
 
@@ -144,38 +115,9 @@ const scenarios = {
     return { outcome };
   },
 
-  async norms(group: ProcessGroup, { folder, norms }: Request) {
-    const { spec, samples, batch, parameters, loss, syncNorms, ...files } = norms as Norms;
-    const model = await loadNative().createModel(spec, { device: 'cpu', threads: 1 }, samples);
-    if (group.rank === 0) {
-      for (const [name, path] of Object.entries(parameters)) {
-        await model.set(name, await floats(path));
-      }
-    }
-    const session = await loadNative().createSession(model, spec, {
-      ...{ batch, samples, mixup: false, loss, syncNorms, frozen: [], passesOff: [] },
-      optimizer: { kind: 'sgd', attrs: {} },
-    });
-    await group.join(session, 'norms');
-    const share = (all: Float32Array) => {
-      const size = all.length / group.size;
-      return all.slice(group.rank * size, (group.rank + 1) * size);
-    };
-    const [waveform, target] = [await floats(files.waveform), await floats(files.target)];
-    const state = { seed: 1n, step: 0, lr: 1, maxNorm: 0, update: false };
-    const step = await session.step(share(waveform), share(target), undefined, state);
-    const gradients: Record<string, string> = {};
-    const running: Record<string, number[]> = {};
-    for (const { name, trainable } of model.parameters()) {
-      if (!trainable) {
-        running[name] = [...(await model.get(name))];
-        continue;
-      }
-      gradients[name] = join(folder, `gradient-${group.rank}-${name}.f32`);
-      await writeFile(gradients[name], await session.gradient(name));
-    }
-    return { loss: step.loss, gradients, running };
-  },
+  /** A step whose batch all share. */
+  norms: (group: ProcessGroup, { folder, norms, device = 'cpu' }: Request) =>
+    takeNorms(norms as Norms, folder, { device, index: group.localRank, threads: 1 }, group),
 
   /** As a process that is lost, in the middle of a step of the others. */
   async killed(group: ProcessGroup, { folder }: Request) {

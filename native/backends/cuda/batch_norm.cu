@@ -6,8 +6,10 @@
 // does not divide, go one by one. Bytes an element of x of b bytes: 2 b read (statistics, apply)
 // and b written, b / 4 with the pool.
 // Where the convolution before has the sums of x and of x^2, the first pass is left out (b read).
+// Over several processes their sums are added up in between: 16 bytes a feature.
 // Sums: of (x - shift) with a chunk's first row as shift, in float over a thread's rows, then in
-// double; chunks are joined by their means, so nothing cancels.
+// double; chunks are joined by their means, so nothing cancels. Between processes sums of squares
+// do, in double: the mean may be a million deviations away.
 // measured: never run on a GPU yet
 #include "backends/cuda/batch_norm.h"
 #include "backends/cuda/device/norm.cuh"
@@ -57,6 +59,7 @@ __global__ void __launch_bounds__(kThreads)
 struct Moments {
   const double* partial;
   Chunks chunks;
+  double rows;  // of all processes
   int64_t stride;
   uint32_t features;
   double eps, momentum;
@@ -65,26 +68,27 @@ struct Moments {
 
 // Of a feature, from its mean and the sum of squared deviations from it.
 PANNS_DEVICE void put_moments(const Moments& a, uint32_t c, double mean, double deviations) {
-  const double rows = a.chunks.rows, keep = 1 - a.momentum;
+  const double keep = 1 - a.momentum;
   a.mean[c] = static_cast<float>(mean);
-  a.invstd[c] = static_cast<float>(1 / sqrt(deviations / rows + a.eps));
+  a.invstd[c] = static_cast<float>(1 / sqrt(deviations / a.rows + a.eps));
   a.running_mean[c] = static_cast<float>(keep * a.running_mean[c] + a.momentum * mean);
   a.running_var[c] =
-      static_cast<float>(keep * a.running_var[c] + a.momentum * deviations / (rows - 1));
+      static_cast<float>(keep * a.running_var[c] + a.momentum * deviations / (a.rows - 1));
 }
 
 // A thread a feature.
+template <typename V>
 __global__ void __launch_bounds__(kThreads)
-    moments_of_sums_kernel(Moments a, const float* sum, const float* sum_of_squares) {
+    moments_of_sums_kernel(Moments a, const V* sum, const V* sum_of_squares) {
   const uint32_t c = blockIdx.x * kThreads + threadIdx.x;
   if (c >= a.features) return;
-  const double rows = a.chunks.rows, mean = sum[c] / rows;
+  const double mean = sum[c] / a.rows;
   const double rest = sum_of_squares[c] - sum[c] * mean;
   put_moments(a, c, mean, rest < 0 ? 0 : rest);  // rounding only; NaN stays
 }
 
-// A warp a feature.
-__global__ void __launch_bounds__(kThreads) join_statistics_kernel(Moments a) {
+// A warp a feature. With `totals` it leaves the sums of x and of x^2 there, for all processes.
+__global__ void __launch_bounds__(kThreads) join_statistics_kernel(Moments a, double* totals) {
   const uint32_t c = (blockIdx.x * kThreads + threadIdx.x) / kWarp, lane = threadIdx.x % kWarp;
   if (c >= a.features) return;
   const double rows = a.chunks.rows;
@@ -92,7 +96,8 @@ __global__ void __launch_bounds__(kThreads) join_statistics_kernel(Moments a) {
   for (uint32_t i = lane; i < a.chunks.count; i += kWarp) {
     sum += a.chunks.size(i) * a.partial[2 * i * a.stride + c];
   }
-  const double mean = warp_sum(sum) / rows;
+  sum = warp_sum(sum);
+  const double mean = sum / rows;
   double deviations = 0;
   for (uint32_t i = lane; i < a.chunks.count; i += kWarp) {
     const double* chunk = a.partial + 2 * i * a.stride + c;
@@ -100,7 +105,13 @@ __global__ void __launch_bounds__(kThreads) join_statistics_kernel(Moments a) {
     deviations += chunk[a.stride] + a.chunks.size(i) * d * d;
   }
   deviations = warp_sum(deviations);
-  if (lane == 0) put_moments(a, c, mean, deviations);
+  if (lane != 0) return;
+  if (totals == nullptr) {
+    put_moments(a, c, mean, deviations);
+  } else {
+    totals[c] = sum;
+    totals[a.features + c] = deviations + sum * mean;
+  }
 }
 
 template <typename T>
@@ -203,13 +214,17 @@ void batch_norm_train(const Launch& launch, const BatchNorm& norm, const Map& ma
   const Chunks chunks(shape.rows, shape.tiling);
   float* mean = a.mean != nullptr ? a.mean : work.row(0);
   float* invstd = a.invstd != nullptr ? a.invstd : work.row(1);
+  const auto features = static_cast<uint32_t>(shape.features);
+  const double rows = static_cast<double>(shape.rows);
   const Moments moments{
-      work.partial, chunks,        shape.stride,   static_cast<uint32_t>(shape.features),
-      norm.eps,     norm.momentum, a.running_mean, a.running_var,
-      mean,         invstd};
+      work.partial,  chunks,         a.processes != nullptr ? rows * a.processes->count : rows,
+      shape.stride,  features,       norm.eps,
+      norm.momentum, a.running_mean, a.running_var,
+      mean,          invstd};
+  const Grid threads{.x = ceil_div(shape.features, kThreads)};
   if (a.sum != nullptr) {
-    enqueue(launch, "batch_norm statistics", moments_of_sums_kernel,
-            {.x = ceil_div(shape.features, kThreads)}, moments, a.sum, a.sum_of_squares);
+    enqueue(launch, "batch_norm statistics", moments_of_sums_kernel<float>, threads, moments, a.sum,
+            a.sum_of_squares);
   } else {
     with_norm_form(norm, map, [&](auto element, auto width, auto, auto) {
       using T = decltype(element);
@@ -219,8 +234,14 @@ void batch_norm_train(const Launch& launch, const BatchNorm& norm, const Map& ma
                .shared = 2 * width * kThreads * sizeof(double)},
               shape.tiling, chunks, shape.stride, static_cast<const T*>(a.x), work.partial);
     });
+    double* totals = a.processes != nullptr ? work.totals : nullptr;
     enqueue(launch, "batch_norm statistics", join_statistics_kernel,
-            {.x = ceil_div(shape.features * kWarp, kThreads)}, moments);
+            {.x = ceil_div(shape.features * kWarp, kThreads)}, moments, totals);
+    if (totals != nullptr) {
+      a.processes->sum(totals, 2 * shape.features);
+      enqueue(launch, "batch_norm statistics", moments_of_sums_kernel<double>, threads, moments,
+              static_cast<const double*>(totals), static_cast<const double*>(totals + features));
+    }
   }
   forward(launch, norm, map, state, {a.x, a.gamma, a.beta, mean, invstd, a.y}, mean, invstd);
 }

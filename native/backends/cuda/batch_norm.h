@@ -9,6 +9,8 @@
 // gamma, beta, statistics and their gradients are float32 arrays of C (or F).
 #pragma once
 
+#include <functional>
+
 #include "backends/cuda/dropout.h"
 
 namespace panns::cuda {
@@ -19,6 +21,14 @@ struct BatchNorm {
   bool avg_pool_2x2 = false;
   double eps = 1e-5, momentum = 0.1;
   Dropout dropout{};
+  bool over_processes = false;  // training: the rows of several processes are one batch
+};
+
+// The processes of such a batch, which have as many rows each.
+struct BatchNormProcesses {
+  int count;
+  // Enqueues the sum over all of them, in place.
+  std::function<void(double* values, int64_t count)> sum;
 };
 
 Map batch_norm_output(const BatchNorm& norm, const Map& map);
@@ -39,6 +49,7 @@ struct BatchNormTrain {
   void* y;
   float *mean, *invstd;
   const float *sum = nullptr, *sum_of_squares = nullptr;
+  const BatchNormProcesses* processes = nullptr;  // null: this one alone
 };
 void batch_norm_train(const Launch& launch, const BatchNorm& norm, const Map& map,
                       const backends::StepState* state, const BatchNormTrain& a, void* workspace);
@@ -52,13 +63,15 @@ struct BatchNormEval {
 void batch_norm_eval(const Launch& launch, const BatchNorm& norm, const Map& map,
                      const backends::StepState* state, const BatchNormEval& a, void* workspace);
 
-// dx, dgamma and dbeta may each be null where nothing needs them.
+// dx, dgamma and dbeta may each be null where nothing needs them; the last two are of this
+// process's rows.
 struct BatchNormBackward {
   const void* x;
   const float *gamma, *beta, *mean, *invstd;
   const void* dy;
   void* dx;
   float *dgamma, *dbeta;
+  const BatchNormProcesses* processes = nullptr;  // null: this one alone
 };
 void batch_norm_backward(const Launch& launch, const BatchNorm& norm, const Map& map,
                          const backends::StepState* state, const BatchNormBackward& a,

@@ -3,10 +3,12 @@
 //   g = dy through dropout, pool and relu; dbeta = sum g; dgamma = sum g (x - mean) invstd
 //   dx = scale g + c0 + c1 (x - mean), scale = gamma invstd, c0 = -scale dbeta / M,
 //        c1 = -scale invstd dgamma / M
-// Rows and columns that the pool dropped have g = 0, not dx = 0. With constant statistics c0 = c1 =
-// 0. Layout: maps [N][T][F][C'], 16-byte accesses of eight channels; one channel, and bins that
-// eight does not divide, go one by one. Bytes an element of x of b bytes: 2 b of x and 2 b of dy
-// read (b / 2 with the pool), b written. measured: never run on a GPU yet
+// Over several processes M and the sums in dx are those of all, 16 bytes a feature; dgamma and
+// dbeta are of this one's rows. Rows and columns that the pool dropped have g = 0, not dx = 0. With
+// constant statistics c0 = c1 = 0. Layout: maps [N][T][F][C'], 16-byte accesses of eight channels;
+// one channel, and bins that eight does not divide, go one by one. Bytes an element of x of b
+// bytes: 2 b of x and 2 b of dy read (b / 2 with the pool), b written. measured: never run on a GPU
+// yet
 #include "backends/cuda/device/norm.cuh"
 
 namespace panns::cuda {
@@ -103,14 +105,26 @@ struct Gradients {
   uint32_t chunks;
   int64_t stride;
   uint32_t features;
-  double rows;  // M: those of x
+  double rows;  // M: those of x, of all processes
   const float *gamma, *invstd;
   float *dgamma, *dbeta;  // may be null
   float *c0, *c1;         // null where the statistics are constants
 };
 
-// A warp a feature.
-__global__ void __launch_bounds__(kThreads) join_gradients_kernel(Gradients a) {
+PANNS_DEVICE void put_coefficients(const Gradients& a, uint32_t c, double g, double gx) {
+  const double invstd = a.invstd[c], scale = invstd * a.gamma[c];
+  a.c0[c] = static_cast<float>(-scale * g / a.rows);
+  a.c1[c] = static_cast<float>(-scale * invstd * invstd * gx / a.rows);
+}
+
+// A thread a feature.
+__global__ void __launch_bounds__(kThreads) coefficients_kernel(Gradients a, const double* totals) {
+  const uint32_t c = blockIdx.x * kThreads + threadIdx.x;
+  if (c < a.features) put_coefficients(a, c, totals[c], totals[a.features + c]);
+}
+
+// A warp a feature. With `totals` it leaves both sums there, for all processes.
+__global__ void __launch_bounds__(kThreads) join_gradients_kernel(Gradients a, double* totals) {
   const uint32_t c = (blockIdx.x * kThreads + threadIdx.x) / kWarp, lane = threadIdx.x % kWarp;
   if (c >= a.features) return;
   double g = 0, gx = 0;
@@ -122,12 +136,14 @@ __global__ void __launch_bounds__(kThreads) join_gradients_kernel(Gradients a) {
   g = warp_sum(g);
   gx = warp_sum(gx);
   if (lane != 0) return;
-  const double invstd = a.invstd[c], scale = invstd * a.gamma[c];
-  if (a.dgamma != nullptr) a.dgamma[c] = static_cast<float>(gx * invstd);
+  if (a.dgamma != nullptr) a.dgamma[c] = static_cast<float>(gx * a.invstd[c]);
   if (a.dbeta != nullptr) a.dbeta[c] = static_cast<float>(g);
-  if (a.c0 == nullptr) return;
-  a.c0[c] = static_cast<float>(-scale * g / a.rows);
-  a.c1[c] = static_cast<float>(-scale * invstd * invstd * gx / a.rows);
+  if (totals != nullptr) {
+    totals[c] = g;
+    totals[a.features + c] = gx;
+  } else if (a.c0 != nullptr) {
+    put_coefficients(a, c, g, gx);
+  }
 }
 
 // Two blocks a multiprocessor: aiming at three, ptxas spills on sm_100.
@@ -210,11 +226,27 @@ void backward(const Launch& launch, const BatchNorm& norm, const Map& map,
                .y = chunks.count,
                .shared = 2 * width * kThreads * sizeof(double)},
               args, chunks, work.partial);
-      enqueue(
-          launch, "batch_norm_backward", join_gradients_kernel,
-          {.x = ceil_div(shape.features * kWarp, kThreads)},
-          Gradients{work.partial, chunks.count, shape.stride, features,
-                    static_cast<double>(shape.rows), a.gamma, a.invstd, a.dgamma, a.dbeta, c0, c1});
+      double* totals = a.processes != nullptr ? work.totals : nullptr;
+      const double own = static_cast<double>(shape.rows);
+      const Gradients gradients{work.partial,
+                                chunks.count,
+                                shape.stride,
+                                features,
+                                totals != nullptr ? own * a.processes->count : own,
+                                a.gamma,
+                                a.invstd,
+                                a.dgamma,
+                                a.dbeta,
+                                c0,
+                                c1};
+      enqueue(launch, "batch_norm_backward", join_gradients_kernel,
+              {.x = ceil_div(shape.features * kWarp, kThreads)}, gradients, totals);
+      if (totals != nullptr) {
+        a.processes->sum(totals, 2 * shape.features);
+        enqueue(launch, "batch_norm_backward", coefficients_kernel,
+                {.x = ceil_div(shape.features, kThreads)}, gradients,
+                static_cast<const double*>(totals));
+      }
     }
     if (a.dx == nullptr) return;
     if constexpr (pool) {

@@ -23,15 +23,18 @@ struct NormShape {
         tiling(stride / width) {}
 };
 
-// Scratch, in this order: partial sums of a reduction, and four rows of features.
+// Scratch, in this order: partial sums of a reduction, those of all processes where there are
+// several, and four rows of features.
 struct NormWorkspace {
   NormWorkspace(const BatchNorm& norm, const Map& map, void* workspace) : shape(norm, map) {
     // Backward reduces over rows of y: with the pool at most a quarter as many, a quarter as many
     // of which make a chunk.
     const int64_t sums = 2 * Chunks(shape.rows, shape.tiling).count * shape.stride;
+    const int64_t all = norm.over_processes ? 2 * shape.features : 0;
     partial = static_cast<double*>(workspace);
-    features = reinterpret_cast<float*>(partial + sums);
-    bytes = sums * static_cast<int64_t>(sizeof(double)) +
+    totals = partial + sums;
+    features = reinterpret_cast<float*>(totals + all);
+    bytes = (sums + all) * static_cast<int64_t>(sizeof(double)) +
             4 * shape.features * static_cast<int64_t>(sizeof(float));
   }
   float* row(int64_t i) const { return features + i * shape.features; }
@@ -39,6 +42,7 @@ struct NormWorkspace {
   NormShape shape;
   int64_t bytes;
   double* partial;  // (chunk, 2, stride)
+  double* totals;   // (2, features)
   float* features;
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <type_traits>
 #include <utility>
 
 #include "backends/cuda/device.h"
@@ -16,7 +17,12 @@ class Adapter final : public Kernel {
       : workspace_(static_cast<size_t>(workspace)), context_(context), call_(std::move(call)) {}
   size_t workspace() const override { return workspace_; }
   void enqueue(Stream& stream, const Args& args) override {
-    call_(launch_on(stream, context_), args);
+    const Launch launch = launch_on(stream, context_);
+    if constexpr (std::is_invocable_v<Call, const Launch&, Stream&, const Args&>) {
+      call_(launch, stream, args);
+    } else {
+      call_(launch, args);
+    }
   }
 
  private:
@@ -25,7 +31,7 @@ class Adapter final : public Kernel {
   Call call_;
 };
 
-// `call` takes a Launch and the node's addresses.
+// `call` takes a Launch, where it asks for it the stream too, and the node's addresses.
 template <typename Call>
 std::unique_ptr<Kernel> adapt(int64_t workspace, const Context& context, Call call) {
   return std::make_unique<Adapter<Call>>(workspace, context, std::move(call));

@@ -1,5 +1,8 @@
 #include "backends/cuda/batch_norm.h"
 
+#include <optional>
+
+#include "backends/collective.h"
 #include "backends/cuda/nodes/adapter.h"
 
 namespace panns::cuda {
@@ -14,7 +17,18 @@ BatchNorm norm_of(const NodeSpec& node) {
   norm.eps = a.eps;
   norm.momentum = a.momentum;
   norm.dropout = {a.dropout.p, a.dropout.mask};
+  norm.over_processes = a.over_processes;
   return norm;
+}
+
+// Those that the node's batch is spread over; none where it is this process's own.
+std::optional<BatchNormProcesses> processes_of(const BatchNorm& norm, Stream& stream,
+                                               const Args& a) {
+  if (!norm.over_processes || a.processes == nullptr) return std::nullopt;
+  const auto sum = [&stream, processes = a.processes](double* values, int64_t count) {
+    processes->sum(stream, values, count);
+  };
+  return BatchNormProcesses{a.processes->size(), sum};
 }
 
 }  // namespace
@@ -31,7 +45,7 @@ std::unique_ptr<Kernel> make_batch_norm(const NodeSpec& node, Context& context) 
   const Map map = map_of(node.in[0], context);
   const auto& attrs = ops::as<ops::BatchNormAttrs>(node.attrs);
   const bool training = attrs.training, sums = attrs.from_sums;
-  return adapt(batch_norm_workspace(norm, map), context, [=](const Launch& launch, const Args& a) {
+  const auto call = [=](const Launch& launch, Stream& stream, const Args& a) {
     if (!training) {
       batch_norm_eval(
           launch, norm, map, a.state,
@@ -39,12 +53,15 @@ std::unique_ptr<Kernel> make_batch_norm(const NodeSpec& node, Context& context) 
           a.workspace);
       return;
     }
+    const auto processes = processes_of(norm, stream, a);
     batch_norm_train(launch, norm, map, a.state,
                      {a.in[0], floats_in(a, 1), floats_in(a, 2), static_cast<float*>(a.in[3]),
                       static_cast<float*>(a.in[4]), a.out[0], floats_out(a, 1), floats_out(a, 2),
-                      sums ? floats_in(a, 5) : nullptr, sums ? floats_in(a, 6) : nullptr},
+                      sums ? floats_in(a, 5) : nullptr, sums ? floats_in(a, 6) : nullptr,
+                      processes ? &*processes : nullptr},
                      a.workspace);
-  });
+  };
+  return adapt(batch_norm_workspace(norm, map), context, call);
 }
 
 // (x, gamma, beta, mean, invstd, dy), of a norm that does not train with the running statistics in
@@ -53,7 +70,7 @@ std::unique_ptr<Kernel> make_batch_norm_backward(const NodeSpec& node, Context& 
   const BatchNorm norm = norm_of(node);
   const Map map = map_of(node.in[0], context);
   const bool training = ops::as<ops::BatchNormAttrs>(node.attrs).training;
-  return adapt(batch_norm_workspace(norm, map), context, [=](const Launch& launch, const Args& a) {
+  const auto call = [=](const Launch& launch, Stream& stream, const Args& a) {
     if (!training) {
       batch_norm_eval_backward(
           launch, norm, map, a.state,
@@ -62,11 +79,14 @@ std::unique_ptr<Kernel> make_batch_norm_backward(const NodeSpec& node, Context& 
           a.workspace);
       return;
     }
-    batch_norm_backward(launch, norm, map, a.state,
-                        {a.in[0], floats_in(a, 1), floats_in(a, 2), floats_in(a, 3),
-                         floats_in(a, 4), a.in[5], a.out[0], floats_out(a, 1), floats_out(a, 2)},
-                        a.workspace);
-  });
+    const auto processes = processes_of(norm, stream, a);
+    batch_norm_backward(
+        launch, norm, map, a.state,
+        {a.in[0], floats_in(a, 1), floats_in(a, 2), floats_in(a, 3), floats_in(a, 4), a.in[5],
+         a.out[0], floats_out(a, 1), floats_out(a, 2), processes ? &*processes : nullptr},
+        a.workspace);
+  };
+  return adapt(batch_norm_workspace(norm, map), context, call);
 }
 
 }  // namespace panns::cuda
