@@ -107,7 +107,8 @@ async function gather({ size, address, port, timeoutSeconds }: Meeting): Promise
 async function join({ rank, size, address, port, timeoutSeconds }: Meeting): Promise<Link> {
   const place = `${address}:${port}`;
   const ends = timeoutSeconds > 0 ? performance.now() + 1000 * timeoutSeconds : Infinity;
-  let last = 'nothing answered';
+  const nothing = 'nothing answered';
+  let last = nothing;
   while (performance.now() < ends) {
     const left = (ends - performance.now()) / 1000;
     try {
@@ -121,7 +122,8 @@ async function join({ rank, size, address, port, timeoutSeconds }: Meeting): Pro
       last = 'what listens there is another program';
     } catch (error) {
       if (error instanceof PannsError) throw error;
-      last = (error as Error).message;
+      // An attempt that the end of the time cuts short knows less than the one before it.
+      if (performance.now() < ends || last === nothing) last = (error as Error).message;
     }
     await sleep(RETRY_MS);
   }

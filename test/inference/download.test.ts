@@ -150,15 +150,18 @@ t.test('an abort in the middle keeps what came, and a later call goes on', async
 t.test('two at once: one fetches, both have it', async (t) => {
   const content = weightsOf(BYTES);
   const row = madeUp(content);
-  let begun = () => {};
+  let [begun, goOn] = [() => {}, () => {}];
   const asked = new Promise<void>((done) => {
     begun = done;
+  });
+  const released = new Promise<void>((done) => {
+    goOn = done;
   });
   const { mirror, requests } = await serve(t, (request, response) => {
     begun();
     const rest = head(request, response, content);
     response.write(rest.subarray(0, 1000));
-    setTimeout(() => response.end(rest.subarray(1000)), 300);
+    void released.then(() => response.end(rest.subarray(1000)));
   });
   const folder = t.testdir();
   const controller = new AbortController();
@@ -169,6 +172,7 @@ t.test('two at once: one fetches, both have it', async (t) => {
   const third = fetchQuickly(row, { folder, mirror, signal: controller.signal });
   setTimeout(() => controller.abort(), 100);
   await t.rejects(third, { code: 'ABORT_ERR' }, 'who waits can leave');
+  goOn();
   for (const path of await Promise.all([first, second])) {
     t.ok(readFileSync(path).equals(content));
   }

@@ -1,6 +1,7 @@
 // One of several processes: does what the request names and leaves what came of it.
 //
 //   mpirun -n 2 node worker.ts request.json
+import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -121,10 +122,11 @@ const scenarios = {
 
   /** As a process that is lost, in the middle of a step of the others. */
   async killed(group: ProcessGroup, { folder }: Request) {
+    await writeFile(join(folder, `pid-${group.rank}`), String(process.pid));
     if (group.rank === 1) {
+      await appears(join(folder, 'pid-0'));
       setTimeout(() => process.kill(process.pid, 'SIGKILL'), 1500);
     }
-    await writeFile(join(folder, `pid-${group.rank}`), String(process.pid));
     const { outcome } = await trainTiny(group, { steps: 1_000_000 });
     return { outcome };
   },
@@ -132,11 +134,18 @@ const scenarios = {
   /** As a process that goes on and comes no more. */
   async silent(group: ProcessGroup, { folder }: Request) {
     const began = performance.now();
-    if (group.rank === 1) await sleep(6000);
+    const waited = join(folder, 'waited');
+    if (group.rank === 1) await appears(waited);
     const { outcome } = await trainTiny(group);
+    if (group.rank === 0) await writeFile(waited, '');
     return { outcome, seconds: (performance.now() - began) / 1000, folder };
   },
 };
+
+/** Once another process has written it; whoever started these ends those that wait for ever. */
+async function appears(path: string): Promise<void> {
+  while (!existsSync(path)) await sleep(50);
+}
 
 const request = JSON.parse(await readFile(process.argv[2] as string, 'utf8')) as Request;
 const { folder } = request;

@@ -21,6 +21,20 @@ async function freePort(): Promise<number> {
 
 const address = '127.0.0.1';
 
+/** Once somebody listens there, to whom we are a stranger that goes again. */
+async function listening(port: number): Promise<void> {
+  for (;;) {
+    const socket = connect(port, address);
+    const answered = await once(socket, 'connect').then(
+      () => true,
+      () => false,
+    );
+    socket.destroy();
+    if (answered) return;
+    await sleep(10);
+  }
+}
+
 /** Processes of rendezvous_worker.ts, and what each printed. */
 async function runWorkers(
   ranks: readonly string[],
@@ -116,7 +130,7 @@ t.test('two with one rank', async (t) => {
 t.test('a second process of rank 0, and any other program at the address', async (t) => {
   const port = await freePort();
   const first = meet({ rank: 0, size: 2, address, port, timeoutSeconds: 20 });
-  await sleep(200);
+  await listening(port);
   const [second] = await meetAll(port, [{ rank: 0, size: 2 }]);
   checkFailed(t, second, /is in use: by a second process of rank 0/);
   const [one] = await meetAll(port, [{ rank: 1, size: 2 }]);
@@ -127,7 +141,7 @@ t.test('a second process of rank 0, and any other program at the address', async
 t.test('strangers are let go', async (t) => {
   const port = await freePort();
   const first = meet({ rank: 0, size: 2, address, port, timeoutSeconds: 20 });
-  await sleep(100);
+  await listening(port);
   const rubbish = [
     'GET / HTTP/1.1\r\nHost: x\r\n\r\n',
     Buffer.from([0x50, 0x4e, 0x4e, 0x31, 99, 1, 0, 0, 0, 0]),
@@ -155,25 +169,25 @@ t.test('nobody comes, or something else listens', async (t) => {
   const port = await freePort();
   const [alone] = await meetAll(port, [{ rank: 0, size: 3 }], 1);
   checkFailed(t, alone, /after 1 s 1 of 3 processes had come/);
-  const [lost] = await meetAll(port, [{ rank: 1, size: 3 }], 1);
-  checkFailed(t, lost, /waited 1 s for process 0 at .*MASTER_PORT.*: .*ECONNREFUSED/);
+  const [lost] = await meetAll(port, [{ rank: 1, size: 3 }], 2);
+  checkFailed(t, lost, /waited 2 s for process 0 at .*MASTER_PORT.*: .*ECONNREFUSED/);
   const other = createServer((socket) => socket.on('error', () => {}).end('220 smtp ready\r\n'));
   other.listen(0, address);
   await once(other, 'listening');
-  const [foreign] = await meetAll((other.address() as AddressInfo).port, [{ rank: 1, size: 2 }], 1);
-  checkFailed(t, foreign, /waited 1 s for process 0 .*: says what is not ours/);
+  const [foreign] = await meetAll((other.address() as AddressInfo).port, [{ rank: 1, size: 2 }], 2);
+  checkFailed(t, foreign, /waited 2 s for process 0 .*: says what is not ours/);
   other.close();
 });
 
 t.test('a process that says nothing is waited for as long as was said', async (t) => {
   const port = await freePort();
   const [zero, one] = await Promise.all(
-    [0, 1].map((rank) => meet({ rank, size: 2, address, port, timeoutSeconds: 1 })),
+    [0, 1].map((rank) => meet({ rank, size: 2, address, port, timeoutSeconds: 3 })),
   );
   const waiting = async () => void (await zero?.sum(Float64Array.of(1)));
   await t.rejects(waiting, {
     code: 'ERR_PANNS_PARALLEL',
-    message: /^process 0: process 1 has said nothing for 1 s/,
+    message: /^process 0: process 1 has said nothing for 3 s/,
   });
   await Promise.all([zero?.leave(), one?.leave()]);
 });
