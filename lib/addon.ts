@@ -37,6 +37,11 @@ export interface DeviceOptions {
   deterministic?: boolean;
   /** Time cuDNN's engines instead of taking the one it proposes first; default false. */
   measurePlans?: boolean;
+  /**
+   * Whether convolutions over two bins are computed over pairs of them: where it was measured to be
+   * faster, the default, or wherever it can be done, or nowhere.
+   */
+  pairBins?: 'measured' | 'always' | 'never';
   /** Bytes that the null device has in all; default 0, no limit. */
   memoryLimit?: number;
 }

@@ -22,6 +22,8 @@ struct CudaOptions {
   // The same bits from run to run; false also allows faster engines that differ in the last bits.
   bool deterministic = true;
   bool measure_plans = false;  // time cuDNN's candidates instead of taking its first proposal
+  // Convolutions over two bins over pairs of them: measured, always, never (cuda/plans.h).
+  std::string pair_bins = "measured";
 };
 
 // One of several processes with a GPU each.

@@ -71,6 +71,7 @@ DeviceChoice to_device_choice(const Napi::Value& value) {
   if (o.Has("precision")) choice.cuda.precision = text(o, "precision");
   if (o.Has("deterministic")) choice.cuda.deterministic = flag(o, "deterministic");
   if (o.Has("measurePlans")) choice.cuda.measure_plans = flag(o, "measurePlans");
+  if (o.Has("pairBins")) choice.cuda.pair_bins = text(o, "pairBins");
   return choice;
 }
 

@@ -17,7 +17,7 @@ struct DeviceChoice {
   backends::CudaOptions cuda;
 };
 
-// {device, threads[, memoryLimit, index, precision, deterministic, measurePlans]}; throws
+// {device, threads[, memoryLimit, index, precision, deterministic, measurePlans, pairBins]}; throws
 // ERR_PANNS_DEVICE and ERR_PANNS_OPTION.
 DeviceChoice to_device_choice(const Napi::Value& value);
 

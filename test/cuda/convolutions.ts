@@ -8,12 +8,16 @@ const SECONDS = 10;
 /** `%13 = conv(%11, weight)   4x64x1001x64   5x5 pad=2x2 +bias`, after the node's path. */
 const LINE = /^([^%]+?)\s*((?:%\d+(?:, )?)+) = (\w+)\(([^)]*)\)\s+(\S+)\s*(.*)$/;
 
+/** Three taps along two bins: what can also be computed over pairs of them. */
+const PAIRS = / f=2 .* kernel=\dx3 stride=\dx1 padding=\dx1 dilation=\dx1 groups=1 /;
+
 /**
  * The convolutions and linear layers of a model, in training and at inference, as `cudnn_plans`
  * reads them: one line each, no line twice.
  *
  * They are read off the dumps of the compiled programs, so that they are those that really run. A
- * convolution whose sums a norm takes comes twice, as engines for that are not always there.
+ * convolution whose sums a norm takes comes twice, as engines for that are not always there, and so
+ * does one that can be computed over pairs of bins.
  */
 export async function convolutionsOf(native: NativeAddon, name: string): Promise<string[]> {
   const { spec, config, minimumSamples } = describeModel(name);
@@ -50,6 +54,7 @@ function nodes(dump: string, n: number): string[] {
     const described = forward.get(path);
     if (described === undefined) throw new Error(`no forward node for ${line}`);
     found.push(`op=${op} ${described}`);
+    if (PAIRS.test(described)) found.push(`op=${op} ${described} paired=1`);
   }
   return found;
 }

@@ -4,11 +4,12 @@
 //   cudnn_plans [--build=N] [--architectures=80,90] [--math=fp32,bf16] < nodes
 //
 // A line: op=conv_backward_data n=32 c=64 t=1001 f=64 k=64 kernel=3x3 stride=1x1 padding=1x1
-//         dilation=1x1 groups=1 bias=0 relu=0 [statistics=1]
+//         dilation=1x1 groups=1 bias=0 relu=0 [statistics=1] [paired=1]
 // Sizes are the logical ones of a node: what padding and types make of them is the backend's own
-// (convolution_of). With --build every Nth plan is also compiled, as on the chip itself. Needs a
-// libcuda.so.1, as stub_libcuda.c. Exits with 1 when a convolution has no engine on some chip; with
-// statistics, which are asked for in 16 bits alone, it may have none.
+// (convolution_of), and with paired=1 over pairs of bins. With --build every Nth plan is also
+// compiled, as on the chip itself. Needs a libcuda.so.1, as stub_libcuda.c. Exits with 1 when a
+// convolution has no engine on some chip; with statistics, which are asked for in 16 bits alone, it
+// may have none.
 #include <chrono>
 #include <cstdio>
 #include <iostream>
@@ -84,7 +85,12 @@ int64_t extent(int64_t in, const ops::ConvAttrs& a, int axis) {
          1;
 }
 
-NodeSpec parse_node(const std::string& line) {
+struct Question {
+  NodeSpec node;
+  bool paired = false;
+};
+
+Question parse_question(const std::string& line) {
   Fields f;
   std::istringstream words(line);
   for (std::string word; words >> word;)
@@ -130,7 +136,15 @@ NodeSpec parse_node(const std::string& line) {
     node.in = {x, w};
     node.out = {y};
   }
-  return node;
+  return {node, f.count("paired") > 0};
+}
+
+ConvGraph graph_of(const Question& question, Math math) {
+  const Convolution conv = convolution_of(question.node, math);
+  if (!question.paired) return conv.graph;
+  PANNS_CHECK(can_pair(conv), "ERR_PANNS_OPTION", "paired",
+              "not one over two bins: ", conv.graph.text());
+  return paired(conv).graph;
 }
 
 struct Listing {
@@ -167,9 +181,9 @@ Listing list(const Target& target, const ConvGraph& graph, bool build) {
 
 int run(const Options& options) {
   const CudnnApi& api = cudnn();
-  std::vector<NodeSpec> nodes;
+  std::vector<Question> nodes;
   for (std::string line; std::getline(std::cin, line);) {
-    if (!line.empty()) nodes.push_back(parse_node(line));
+    if (!line.empty()) nodes.push_back(parse_question(line));
   }
   int missing = 0, count = 0;
   for (const DeviceDescription& device : kDevices) {
@@ -178,8 +192,8 @@ int run(const Options& options) {
     const Target target{&api, nullptr, &properties};
     for (const Math math : {Math::fp32, Math::tf32, Math::bf16, Math::fp16}) {
       if (!lists(options.math, math_name(math))) continue;
-      for (const NodeSpec& node : nodes) {
-        const ConvGraph graph = convolution_of(node, math).graph;
+      for (const Question& node : nodes) {
+        const ConvGraph graph = graph_of(node, math);
         if (graph.statistics && storage_of(math) == Storage::fp32) continue;
         const bool build = options.build > 0 && count++ % options.build == 0;
         const Listing found = list(target, graph, build);

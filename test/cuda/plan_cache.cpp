@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "../native/tap.h"
+#include "backends/cuda/conv.h"
 #include "backends/cuda/plans.h"
 #include "core/error.h"
 
@@ -168,6 +169,73 @@ void tunes(const Target& target, const std::string& folder) {
   tap::ok(code == "ERR_PANNS_OUT_OF_MEMORY", "too little memory to measure is told as that");
 }
 
+// A gradient, whose type is chosen on the way.
+void pairs_bins(const Target& target, const std::string& folder) {
+  Convolution conv;
+  ConvGraph& plain = conv.graph = graph();
+  plain.pass = Pass::backward_weight;
+  plain.f = 2;
+  plain.bias = plain.relu = false;
+  conv.filter = {plain.k, plain.c, 3, 3};
+  tap::ok(can_pair(conv), "two bins can be paired");
+  const ConvGraph pairs = paired(conv).graph;
+  tap::ok(
+      pairs.flops() * 3 == plain.flops() * 2 && pairs.text().find(" paired") != std::string::npos,
+      "with two thirds of the products: " + pairs.text());
+  for (int64_t bins : {1, 3, 4}) {
+    Convolution other = conv;
+    other.graph.f = bins;
+    tap::ok(!can_pair(other), cat(bins, " bins cannot"));
+  }
+  Convolution summed = conv;
+  summed.graph.statistics = true;
+  tap::ok(!can_pair(summed), "nor can what is summed by channel");
+
+  PlanOptions listing;
+  listing.folder = folder + "/pairs";
+  PlanOptions measuring = listing;
+  measuring.measure = true;
+  int asked = 0;
+  // In turn: pairs take less time, or more.
+  const auto favour = [&](bool paired) {
+    return [&asked, paired](const ConvGraph& g, const Plan&) {
+      ++asked;
+      return Plans::Measurement{(g.pairs != Pairs::none) == paired ? 1.0f : 2.0f, true};
+    };
+  };
+  tap::ok(!Plans(target, "device", listing).prefers(pairs, plain), "not where nobody has measured");
+  tap::ok(Plans(target, "device", measuring, favour(true)).prefers(pairs, plain) && asked > 1,
+          "where it was faster");
+  const int before = asked;
+  tap::ok(Plans(target, "device", measuring, favour(false)).prefers(pairs, plain) &&
+              asked == before && Plans(target, "device", listing).prefers(pairs, plain),
+          "which is kept, and found by a run that measures nothing");
+  tap::ok(!Plans(target, "slower", measuring, favour(false)).prefers(pairs, plain) &&
+              !Plans(target, "slower", listing).prefers(pairs, plain),
+          "not where it was slower");
+  conv.graph.pass = Pass::forward;
+  const ConvGraph forward = conv.graph, anew = paired(conv).graph;
+  conv.frozen = true;
+  const ConvGraph before_runs = paired(conv).graph;
+  Plans both(target, "device", measuring, [](const ConvGraph& g, const Plan&) {
+    const bool slow = g.pairs == Pairs::each_run;
+    return Plans::Measurement{slow ? 3.0f : g.pairs == Pairs::none ? 2.0f : 1.0f, true};
+  });
+  tap::ok(!both.prefers(anew, forward) && both.prefers(before_runs, forward) &&
+              !both.prefers(anew, forward),
+          "a filter that is made once is measured for itself");
+  listing.pair_bins = PairBins::always;
+  measuring.pair_bins = PairBins::never;
+  tap::ok(Plans(target, "slower", listing).prefers(pairs, plain) &&
+              !Plans(target, "device", measuring, favour(true)).prefers(pairs, plain),
+          "unless somebody chooses");
+  Plans twice(target, "third", {});
+  ConvGraph gradient = pairs;
+  twice.prefer_float_gradient(gradient);
+  tap::ok(gradient.float_gradient && twice.plan(gradient) != nullptr,
+          "the gradient comes in float: " + gradient.text());
+}
+
 void refuses(const Target& target) {
   ConvGraph g = graph();
   g.bias = g.relu = false;
@@ -210,6 +278,7 @@ int main(int argc, char** argv) {
     keeps_plans(target, folder);
     measures(target);
     tunes(target, folder);
+    pairs_bins(target, folder);
     refuses(target);
   } catch (const std::exception& e) {
     tap::ok(false, e.what());

@@ -52,6 +52,9 @@ t.test(
     const summed = [...nodes].filter((node) => node.endsWith('statistics=1')).length;
     const expected = (nodes.size - summed) * 4 * 3 + summed * 4 * 2;
     t.equal(listings.length, expected, 'four chips, three kinds of arithmetic, two with sums');
+    const paired = listings.filter(({ graph }) => graph.endsWith(' paired'));
+    t.equal(paired.length, [...nodes].filter((node) => node.endsWith('paired=1')).length * 4 * 3);
+    t.ok(paired.length > 100, `${paired.length} lists over pairs of bins`);
     const lacking = listings.filter(({ engines }) => engines === 0);
     const withSums = ({ graph }: Listing) => graph.includes(' statistics');
     t.same(

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "backends/cuda/activation.h"
+#include "backends/cuda/bin_pairs.h"
 #include "backends/cuda/conv_bias.h"
 #include "backends/cuda/convert.h"
 
@@ -25,7 +26,7 @@ class ConvolutionKernel final : public Kernel {
   }
 
   size_t workspace() const override { return workspace_; }
-  size_t keeps() const override { return copies_weight() && conv_.frozen ? bytes_of(conv_.w) : 0; }
+  size_t keeps() const override { return copies_weight() && conv_.frozen ? copy_bytes() : 0; }
 
   void prepare(Stream& stream, const Args& args) override {
     const ConvArguments a = take_(args);
@@ -33,7 +34,11 @@ class ConvolutionKernel final : public Kernel {
     const Launch launch = launch_on(stream, context_);
     if (copies_weight()) {
       if (weight_ == nullptr) weight_ = place_of_copy(a);
-      cast(launch, conv_.w.count, conv_.w.stored, a.w, conv_.w.used, weight_);
+      if (pairs() == Pairs::before) {
+        pair_filter(launch, conv_.filter, conv_.w.stored, a.w, conv_.w.used, weight_);
+      } else {
+        cast(launch, conv_.w.count, conv_.w.stored, a.w, conv_.w.used, weight_);
+      }
     }
     if (bound_.has_value()) return;
     bind(a, args.workspace);
@@ -49,15 +54,20 @@ class ConvolutionKernel final : public Kernel {
     if (wanted(a)) {
       if (conv_.graph.pass != Pass::backward_data) cast_in(launch, conv_.x, a.x, scratch + x_at_);
       if (!forward()) cast_in(launch, conv_.y, a.y, scratch + y_at_);
-      if (pads_bias()) {
-        copy_padded(launch, conv_.bias, conv_.graph.k, static_cast<const float*>(a.bias),
-                    reinterpret_cast<float*>(scratch + bias_at_));
+      if (reads_weight() && pairs() == Pairs::each_run) {
+        const bool copied = weight_ != nullptr;
+        pair_filter(launch, conv_.filter, copied ? conv_.w.used : conv_.w.stored,
+                    copied ? weight_ : a.w, conv_.w.used, scratch + w_at_);
       }
+      if (pads_bias()) pad_bias(launch, static_cast<const float*>(a.bias), scratch + bias_at_);
       // Engines may add to what is there.
       if (conv_.graph.statistics) clear_sums(stream);
       run_plan(stream);
       if (conv_.graph.pass == Pass::backward_data) {
         cast_out(launch, conv_.x, scratch + x_at_, a.x);
+      } else if (!reads_weight() && pairs() != Pairs::none) {
+        unpair_gradient(launch, conv_.filter, conv_.w.used, scratch + w_at_,
+                        static_cast<float*>(a.w));
       } else if (!reads_weight()) {
         cast_out(launch, conv_.w, scratch + w_at_, a.w);
       } else {
@@ -73,7 +83,16 @@ class ConvolutionKernel final : public Kernel {
  private:
   bool forward() const { return conv_.graph.pass == Pass::forward; }
   bool reads_weight() const { return conv_.graph.pass != Pass::backward_weight; }
-  bool copies_weight() const { return reads_weight() && conv_.w.converted(); }
+  Pairs pairs() const { return conv_.graph.pairs; }
+  bool copies_weight() const {
+    return reads_weight() && (conv_.w.converted() || pairs() == Pairs::before);
+  }
+  size_t paired_bytes() const {
+    return static_cast<size_t>(paired_size(conv_.filter) * storage_bytes(conv_.w.used));
+  }
+  size_t copy_bytes() const {
+    return pairs() == Pairs::before ? paired_bytes() : bytes_of(conv_.w);
+  }
   bool pads_bias() const { return conv_.graph.bias && conv_.bias != conv_.graph.k; }
   bool sums_bias() const { return conv_.graph.pass == Pass::backward_weight && conv_.bias > 0; }
   // The gradient of a weight may be the only thing that nobody asks for.
@@ -82,24 +101,19 @@ class ConvolutionKernel final : public Kernel {
   // Own memory also for a weight that trains in no session: of a node that is run alone.
   void* place_of_copy(const ConvArguments& a) {
     if (!conv_.frozen && a.copy != nullptr) return a.copy;
-    own_copy_ = allocate_device_memory(context_.ordinal, bytes_of(conv_.w));
+    own_copy_ = allocate_device_memory(context_.ordinal, copy_bytes());
     return own_copy_->data();
   }
 
-  // A weight's gradient is asked for in float at once; where no engine gives it so, it comes in
-  // the maps' type and is widened.
   void choose_plan() {
-    ConvGraph& g = conv_.graph;
-    if (!reads_weight() && conv_.w.converted()) {
-      g.float_gradient = true;
-      plan_ = context_.plans->try_plan(g);
-      if (plan_ != nullptr) {
-        conv_.w.used = conv_.w.stored;
-        return;
-      }
-      g.float_gradient = false;
+    Plans& plans = *context_.plans;
+    if (can_pair(conv_)) {
+      const Convolution over_pairs = paired(conv_);
+      if (plans.prefers(over_pairs.graph, conv_.graph)) conv_ = over_pairs;
     }
-    plan_ = context_.plans->plan(g);
+    plans.prefer_float_gradient(conv_.graph);
+    if (conv_.graph.float_gradient) conv_.w.used = conv_.w.stored;
+    plan_ = plans.plan(conv_.graph);
   }
 
   void lay_out_workspace() {
@@ -110,7 +124,11 @@ class ConvolutionKernel final : public Kernel {
       return at;
     };
     x_at_ = take(conv_.x.converted(), bytes_of(conv_.x));
-    w_at_ = take(conv_.w.converted() && !reads_weight(), bytes_of(conv_.w));
+    if (pairs() != Pairs::none) {
+      w_at_ = take(pairs() == Pairs::each_run, paired_bytes());
+    } else {
+      w_at_ = take(conv_.w.converted() && !reads_weight(), bytes_of(conv_.w));
+    }
     y_at_ = take(conv_.y.converted(), bytes_of(conv_.y));
     bias_at_ = take(pads_bias(), static_cast<size_t>(conv_.graph.k) * sizeof(float));
     statistics_at_ =
@@ -126,7 +144,11 @@ class ConvolutionKernel final : public Kernel {
     };
     ConvPointers p;
     p.x = place(conv_.x, a.x, x_at_);
-    p.w = copies_weight() ? weight_ : place(conv_.w, a.w, w_at_);
+    if (pairs() == Pairs::each_run) {
+      p.w = scratch + w_at_;
+    } else {
+      p.w = copies_weight() ? weight_ : place(conv_.w, a.w, w_at_);
+    }
     p.y = place(conv_.y, a.y, y_at_);
     if (conv_.graph.bias) p.bias = pads_bias() ? scratch + bias_at_ : a.bias;
     // A norm that leads nowhere has been left out, and the sums it would have taken go nowhere.
@@ -135,6 +157,15 @@ class ConvolutionKernel final : public Kernel {
     p.sum_of_squares = sum_of_squares_ =
         a.sum_of_squares != nullptr ? a.sum_of_squares : scratch + statistics_at_ + sums;
     bound_.emplace(context_.plans->target(), *plan_, conv_.graph, p, workspace);
+  }
+
+  // Zeros behind it for the padding; of pairs each bin has its own.
+  void pad_bias(const Launch& launch, const float* bias, std::byte* padded) const {
+    const int bins = pairs() != Pairs::none ? 2 : 1;
+    const int64_t each = conv_.graph.k / bins;
+    for (int bin = 0; bin < bins; ++bin) {
+      copy_padded(launch, conv_.bias, each, bias, reinterpret_cast<float*>(padded) + bin * each);
+    }
   }
 
   void clear_sums(Stream& stream) const {
@@ -163,7 +194,7 @@ class ConvolutionKernel final : public Kernel {
   Context& context_;
   std::shared_ptr<const Plan> plan_;
   std::optional<BoundPlan> bound_;
-  void* weight_ = nullptr;  // its copy in the maps' type
+  void* weight_ = nullptr;  // its copy in the maps' type, or of pairs that are made before
   std::unique_ptr<backends::Memory> own_copy_;
   void *sum_ = nullptr, *sum_of_squares_ = nullptr;  // of y, by channel
   size_t workspace_ = 0, x_at_ = 0, w_at_ = 0, y_at_ = 0, bias_at_ = 0, statistics_at_ = 0,

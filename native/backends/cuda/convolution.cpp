@@ -46,6 +46,7 @@ Convolution conv_of(const NodeSpec& node, Pass pass, const ops::TensorSpec& x,
   g.statistics = pass == Pass::forward && a.statistics;
   c.x = {in.size(), in.storage(), storage};
   c.w = {filter.size(), Storage::fp32, storage};
+  c.filter = filter;
   c.y = {out.size(), out.storage(), storage};
   c.bias = a.bias ? a.out_channels : 0;
   c.frozen = a.frozen;
@@ -95,6 +96,24 @@ Convolution convolution_of(const NodeSpec& node, Math math) {
     default:
       throw Error("ERR_PANNS_INTERNAL", node.path, "expected a convolution or a linear layer");
   }
+}
+
+bool can_pair(const Convolution& conv) {
+  const ConvGraph& g = conv.graph;
+  const bool taps = g.kernel_f == 3 && g.pad_f == 1 && g.stride_f == 1 && g.dilation_f == 1;
+  const bool channels = g.c % kChannelBlock == 0 && g.k % kChannelBlock == 0;
+  return g.f == 2 && taps && channels && g.groups == 1 && !g.statistics;
+}
+
+Convolution paired(const Convolution& conv) {
+  Convolution c = conv;
+  ConvGraph& g = c.graph;
+  g.pairs = conv.frozen && g.pass != Pass::backward_weight ? Pairs::before : Pairs::each_run;
+  g.c *= 2;
+  g.k *= 2;
+  g.f = g.kernel_f = 1;
+  g.pad_f = 0;
+  return c;
 }
 
 }  // namespace panns::cuda

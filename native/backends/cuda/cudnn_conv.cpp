@@ -188,6 +188,7 @@ std::string ConvGraph::text() const {
   if (relu) s += " relu";
   if (statistics) s += " statistics";
   if (float_gradient) s += " float_gradient";
+  if (pairs != Pairs::none) s += pairs == Pairs::before ? " paired before" : " paired";
   return s;
 }
 

@@ -23,6 +23,11 @@ const char* math_name(Math math);
 // Bytes of an element of a map.
 int64_t element_bytes(Math math);
 
+// Whether a map of two bins is taken as one of a bin, with the channels of both (bin_pairs.h), and
+// who makes the filter of that: one who did before, or each run anew, as does one that comes back
+// with a gradient. What it costs is part of a run's time.
+enum class Pairs : uint8_t { none, before, each_run };
+
 struct ConvGraph {
   Pass pass = Pass::forward;
   Math math = Math::fp32;
@@ -38,6 +43,8 @@ struct ConvGraph {
   bool statistics = false;
   // backward_weight with 16-bit maps: the gradient comes in float
   bool float_gradient = false;
+  // Not none: sizes are those of pairs. cuDNN computes the same; measuring does not.
+  Pairs pairs = Pairs::none;
 
   int64_t out_t() const;
   int64_t out_f() const;

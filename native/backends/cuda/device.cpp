@@ -29,6 +29,13 @@ Math math_of(const std::string& precision) {
               cat("expected 'fp32', 'tf32', 'bf16' or 'fp16', got '", precision, "'"));
 }
 
+PairBins pair_bins_of(const std::string& name) {
+  if (name == "measured") return PairBins::measured;
+  PANNS_CHECK(name == "always" || name == "never", "ERR_PANNS_OPTION", "pairBins",
+              "expected 'measured', 'always' or 'never', got '", name, "'");
+  return name == "always" ? PairBins::always : PairBins::never;
+}
+
 // cuDNN's handle, made on the current device.
 class Handle {
  public:
@@ -92,6 +99,7 @@ class CudaDevice final : public backends::Device {
     PlanOptions plans;
     plans.deterministic = options.deterministic;
     plans.measure = options.measure_plans;
+    plans.pair_bins = pair_bins_of(options.pair_bins);
     plans.folder = default_plan_folder();
     plans.workspace_limit = std::min(kMostWorkspace, info_.memory_bytes / 8);
     plans_ = std::make_unique<Plans>(

@@ -5,7 +5,9 @@
 #include <cstring>
 #include <vector>
 
+#include "backends/cuda/bin_pairs.h"
 #include "backends/cuda/check.h"
+#include "backends/cuda/device.h"
 #include "backends/cuda/memory.h"
 #include "backends/cuda/stream.h"
 #include "core/philox.h"
@@ -68,13 +70,16 @@ Plans::Measurement measure_plan(const Target& target, int ordinal, const ConvGra
     // Also where the result is float although the maps are not.
     return static_cast<size_t>(count) * sizeof(float);
   };
-  const std::array<size_t, 6> sizes{
+  const bool pairs = graph.pairs == Pairs::each_run;
+  const Filter unpaired{graph.k / 2, graph.c / 2, graph.kernel_t, 3};
+  const std::array<size_t, 7> sizes{
       elements(graph.n * graph.c * graph.t * graph.f),
       elements(graph.k * (graph.c / graph.groups) * graph.kernel_t * graph.kernel_f),
       elements(graph.n * graph.k * graph.out_t() * graph.out_f()),
       elements(graph.k),
       elements(graph.k),
-      elements(graph.k)};
+      elements(graph.k),
+      elements(pairs ? unpaired.size() : 1)};
   const std::vector<std::byte> values = pattern(graph.math);
   std::vector<std::unique_ptr<backends::Memory>> buffers;
   for (const size_t bytes : sizes) {
@@ -89,11 +94,22 @@ Plans::Measurement measure_plan(const Target& target, int ordinal, const ConvGra
                          buffers[3]->data(), buffers[4]->data(), buffers[5]->data()},
                         scratch->data());
   target.api->check(target.api->set_stream(target.handle, stream.raw()), "cudnnSetStream");
+  const Launch launch{stream.raw()};
+  const Storage type = graph.float_gradient ? Storage::fp32 : storage_of(graph.math);
+  const auto run_once = [&] {
+    void *filter = buffers[1]->data(), *bins = buffers[6]->data();
+    const bool gradient = graph.pass == Pass::backward_weight;
+    if (pairs && !gradient) pair_filter(launch, unpaired, type, bins, type, filter);
+    bound.run();
+    if (pairs && gradient) {
+      unpair_gradient(launch, unpaired, type, filter, static_cast<float*>(bins));
+    }
+  };
   Timer timer;
   std::vector<float> times;
   for (int batch = 0; batch < kBatches; ++batch) {
     PANNS_CUDA(cudaEventRecord(timer.begin, stream.raw()));
-    for (int run = 0; run < kRuns; ++run) bound.run();
+    for (int run = 0; run < kRuns; ++run) run_once();
     PANNS_CUDA(cudaEventRecord(timer.end, stream.raw()));
     PANNS_CUDA(cudaEventSynchronize(timer.end));
     float milliseconds = 0;

@@ -35,6 +35,9 @@ std::string environment(const char* name) {
 // Ends the key in a file; a plan is text of one object, so that it cannot stand in a key.
 constexpr const char* kEndOfKey = "\n---\n";
 
+// What is kept of a convolution that can be computed over pairs of bins.
+constexpr const char *kPaired = "paired", *kPlain = "plain";
+
 }  // namespace
 
 std::string default_plan_folder() {
@@ -99,6 +102,43 @@ std::shared_ptr<const Plan> Plans::try_plan(const ConvGraph& graph, std::string*
   return found;
 }
 
+void Plans::prefer_float_gradient(ConvGraph& graph) {
+  if (graph.pass != Pass::backward_weight || element_bytes(graph.math) == sizeof(float)) return;
+  graph.float_gradient = true;
+  if (try_plan(graph) == nullptr) graph.float_gradient = false;
+}
+
+bool Plans::prefers(const ConvGraph& pairs, const ConvGraph& plain) {
+  if (options_.pair_bins != PairBins::measured) return options_.pair_bins == PairBins::always;
+  const auto [it, fresh] = prefers_pairs_.try_emplace(pairs.text(), false);
+  if (!fresh) return it->second;
+  try {
+    it->second = measure_pairs(pairs, plain);
+  } catch (...) {
+    prefers_pairs_.erase(it);
+    throw;
+  }
+  return it->second;
+}
+
+// What was found before, else now where measuring is asked for.
+bool Plans::measure_pairs(const ConvGraph& pairs, const ConvGraph& plain) {
+  const std::string name = key(plain, true) + "\n" + pairs.text();
+  const std::string kept = read_text(name);
+  if (kept == kPaired || kept == kPlain) return kept == kPaired;
+  if (!options_.measure || measure_ == nullptr) return false;
+  const bool faster = milliseconds(pairs) < milliseconds(plain);
+  write_text(name, faster ? kPaired : kPlain);
+  return faster;
+}
+
+float Plans::milliseconds(ConvGraph graph) {
+  prefer_float_gradient(graph);
+  const auto plan = try_plan(graph);
+  if (plan == nullptr) return std::numeric_limits<float>::infinity();
+  return measure_(graph, *plan).milliseconds;
+}
+
 std::unique_ptr<Plan> Plans::choose(const ConvGraph& graph, std::string* reason) const {
   const bool measures = options_.measure && measure_ != nullptr;
   std::unique_ptr<Plan> best;
@@ -127,17 +167,12 @@ std::unique_ptr<Plan> Plans::choose(const ConvGraph& graph, std::string* reason)
 }
 
 std::unique_ptr<Plan> Plans::read(const std::string& key) const {
-  if (options_.folder.empty()) return nullptr;
-  std::ifstream file(options_.folder + "/" + hash_name(key) + ".plan", std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  const size_t end = text.find(kEndOfKey);
-  if (end == std::string::npos || text.compare(0, end, key) != 0) return nullptr;
-  auto plan = Plan::from_text(target_, text.substr(end + std::string(kEndOfKey).size()));
+  const std::string text = read_text(key);
+  auto plan = text.empty() ? nullptr : Plan::from_text(target_, text);
   if (plan != nullptr && plan->workspace() > options_.workspace_limit) return nullptr;
   return plan;
 }
 
-// A cache: whatever goes wrong costs time in the next run and is no error in this one.
 void Plans::write(const std::string& key, const Plan& plan) const {
   if (options_.folder.empty()) return;
   std::string text;
@@ -146,6 +181,22 @@ void Plans::write(const std::string& key, const Plan& plan) const {
   } catch (const Error&) {
     return;  // some engines cannot be written down
   }
+  write_text(key, text);
+}
+
+// What is kept by a key; empty: nothing.
+std::string Plans::read_text(const std::string& key) const {
+  if (options_.folder.empty()) return "";
+  std::ifstream file(options_.folder + "/" + hash_name(key) + ".plan", std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  const size_t end = text.find(kEndOfKey);
+  if (end == std::string::npos || text.compare(0, end, key) != 0) return "";
+  return text.substr(end + std::string(kEndOfKey).size());
+}
+
+// A cache: whatever goes wrong costs time in the next run and is no error in this one.
+void Plans::write_text(const std::string& key, const std::string& text) const {
+  if (options_.folder.empty()) return;
   std::error_code failed;
   std::filesystem::create_directories(options_.folder, failed);
   const std::string path = options_.folder + "/" + hash_name(key) + ".plan";

@@ -13,11 +13,16 @@
 
 namespace panns::cuda {
 
+// Whether convolutions over two bins are computed over pairs of them (bin_pairs.h). measured: where
+// that was faster on this device; not where nobody has measured it.
+enum class PairBins : uint8_t { measured, always, never };
+
 struct PlanOptions {
   // Only engines that give the same bits from run to run.
   bool deterministic = true;
   // Time the candidates on this device where no plan that was measured is kept.
   bool measure = false;
+  PairBins pair_bins = PairBins::measured;
   // Where plans are kept; empty: nowhere.
   std::string folder;
   // Engines that need more scratch memory than this are passed over.
@@ -56,8 +61,17 @@ class Plans {
   // Null instead of an error: the caller knows another way.
   std::shared_ptr<const Plan> try_plan(const ConvGraph& graph, std::string* reason = nullptr);
 
+  // Asks for a weight's gradient in float where the maps are not, and an engine gives it so.
+  void prefer_float_gradient(ConvGraph& graph);
+  // Whether to compute `pairs` instead of `plain`, the same convolution without them.
+  bool prefers(const ConvGraph& pairs, const ConvGraph& plain);
+
  private:
   std::string key(const ConvGraph& graph, bool measured) const;
+  bool measure_pairs(const ConvGraph& pairs, const ConvGraph& plain);
+  float milliseconds(ConvGraph graph);
+  std::string read_text(const std::string& key) const;
+  void write_text(const std::string& key, const std::string& text) const;
   std::unique_ptr<Plan> choose(const ConvGraph& graph, std::string* reason) const;
   std::unique_ptr<Plan> read(const std::string& key) const;
   void write(const std::string& key, const Plan& plan) const;
@@ -68,6 +82,7 @@ class Plans {
   Measure measure_;
   const std::atomic<bool>* cancel_ = nullptr;
   std::map<std::string, std::shared_ptr<const Plan>> known_;  // by the graph's text
+  std::map<std::string, bool> prefers_pairs_;                 // by the text of pairs
 };
 
 }  // namespace panns::cuda
