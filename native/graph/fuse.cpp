@@ -63,8 +63,69 @@ const Row kRows[] = {
 // its input once. The sums are added in no fixed order, so only a device that may do so offers it.
 constexpr const char* kStatistics = "conv+statistics";
 
+// A convolution of one channel into the norm of the batch after it, which needs only x for it.
+constexpr const char* kConvolution = "conv+batch_norm";
+
+// A norm by the statistics of the batch that this process has.
+bool is_local(const ops::BatchNormAttrs& a) {
+  return a.training && !a.over_processes && a.axis == ops::Axis::channel;
+}
+
+// Whether that is all there is to the convolution (BatchNormAttrs::of_conv).
+bool is_plain_of_one(const ops::ConvAttrs& a, const Shape& x) {
+  const auto keeps = [&](int axis) {
+    return a.kernel[axis] % 2 == 1 && a.padding[axis] == a.kernel[axis] / 2;
+  };
+  return x[1] == 1 && a.groups == 1 && a.stride == ops::Pair{1, 1} &&
+         a.dilation == ops::Pair{1, 1} && keeps(0) && keeps(1) && !a.bias && !a.relu &&
+         !a.avg_pool_2x2;
+}
+
 bool is_off(const std::vector<std::string>& off, const char* name) {
   return std::find(off.begin(), off.end(), name) != off.end();
+}
+
+void drop(Graph& g, const std::vector<bool>& gone) {
+  std::vector<Node> kept;
+  for (size_t i = 0; i < g.nodes.size(); ++i) {
+    if (!gone[i]) kept.push_back(std::move(g.nodes[i]));
+  }
+  g.nodes = std::move(kept);
+}
+
+// When the norms have their epilogues, as not every one goes with it.
+int take_convolutions(Graph& g, const backends::Device& device) {
+  const auto uses = g.uses();
+  std::map<ValueId, size_t> conv_of;
+  std::vector<bool> gone(g.nodes.size(), false);
+  int taken = 0;
+  for (size_t i = 0; i < g.nodes.size(); ++i) {
+    Node& norm = g.nodes[i];
+    if (norm.op == Op::conv && !norm.frozen) conv_of[norm.out[0]] = i;
+    if (norm.op != Op::batch_norm || !conv_of.count(norm.in[0])) continue;
+    const size_t at = conv_of[norm.in[0]];
+    const Node& conv = g.nodes[at];
+    const ValueId x = conv.in[0], weight = conv.in[1];
+    auto& attrs = std::get<ops::BatchNormAttrs>(norm.attrs);
+    if (!is_local(attrs) || uses[static_cast<size_t>(norm.in[0])] != 1 ||
+        !is_plain_of_one(ops::as<ops::ConvAttrs>(conv.attrs), g.spec(x).shape)) {
+      continue;
+    }
+    backends::NodeSpec fused = node_spec(g, norm);
+    std::get<ops::BatchNormAttrs>(fused.attrs).of_conv = true;
+    fused.in[0] = g.spec(x);
+    fused.in.push_back(g.spec(weight));
+    fused.out = ops::def(norm.op).infer(fused.attrs, fused.in, norm.path);
+    if (!device.supports(fused)) continue;
+    attrs.of_conv = true;
+    norm.in[0] = x;
+    norm.in.push_back(weight);
+    norm.out.push_back(g.add_value({"v" + std::to_string(g.values.size()), fused.out[3]}));
+    gone[at] = true;
+    ++taken;
+  }
+  drop(g, gone);
+  return taken;
 }
 
 int take_statistics(Graph& g, const backends::Device& device) {
@@ -76,8 +137,7 @@ int take_statistics(Graph& g, const backends::Device& device) {
     Node &norm = g.nodes[i], &conv = g.nodes[conv_of[norm.in[0]]];
     auto& to = std::get<ops::BatchNormAttrs>(norm.attrs);
     auto& from = std::get<ops::ConvAttrs>(conv.attrs);
-    const bool local = to.training && !to.over_processes && to.axis == ops::Axis::channel;
-    if (!local || conv.out.size() > 1) continue;
+    if (!is_local(to) || conv.out.size() > 1) continue;
     const ops::TensorSpec sums{Shape{from.out_channels}, ops::Form::dense};
     backends::NodeSpec giver = node_spec(g, conv), taker = node_spec(g, norm);
     std::get<ops::ConvAttrs>(giver.attrs).statistics = true;
@@ -108,7 +168,7 @@ backends::NodeSpec node_spec(const Graph& g, const Node& n) {
 std::vector<std::string> fusion_names() {
   std::vector<std::string> names;
   for (const Row& row : kRows) names.push_back(row.name);
-  names.push_back(kStatistics);
+  names.insert(names.end(), {kConvolution, kStatistics});
   return names;
 }
 
@@ -161,11 +221,8 @@ int fuse(Graph& g, const backends::Device& device, const std::vector<std::string
   for (auto& [name, v] : g.outputs) {
     if (replaced.count(v)) v = replaced[v];
   }
-  std::vector<Node> kept;
-  for (size_t i = 0; i < g.nodes.size(); ++i) {
-    if (!gone[i]) kept.push_back(std::move(g.nodes[i]));
-  }
-  g.nodes = std::move(kept);
+  drop(g, gone);
+  if (g.training && !is_off(off, kConvolution)) taken += take_convolutions(g, device);
   if (g.training && !is_off(off, kStatistics)) taken += take_statistics(g, device);
   return taken;
 }

@@ -2,6 +2,10 @@
 // freq: PANNs' bn0), with an optional epilogue relu, 2x2 average pool, dropout (fusion only).
 // In training the node also yields the batch's mean and 1/sqrt(var + eps), which backward needs;
 // the sums of x and of x^2 are inputs 5 and 6 where the node before has them.
+// A norm of a convolution of one channel (of_conv, whose weight is input 5) also yields the moments
+// of x's patches, those k values that make one of the convolution's: (1 + k, k), the mean and below
+// it the covariance. The statistics follow from them, and so do the gradients, with no need of the
+// convolution's result: with p a patch and w a filter, mean = w . E[p], var = w . Cov[p] w.
 #include "ops/op.h"
 
 namespace panns::ops {
@@ -11,26 +15,46 @@ int64_t features(const BatchNormAttrs& a, const Shape& x) {
   return a.axis == Axis::freq ? x[3] : x[1];
 }
 
+// Values that make one of the convolution's, of one channel.
+int64_t taps(const TensorSpec& weight) { return weight.shape[2] * weight.shape[3]; }
+
+// Of what is normalised.
+Shape normalised(const BatchNormAttrs& a, const Specs& in, const std::string& where) {
+  Shape x = in[0].shape;
+  if (!a.of_conv) return x;
+  const Shape& w = in[5].shape;
+  PANNS_CHECK(a.axis == Axis::channel && x[1] == 1 && w.rank() == 4 && w[1] == 1 && w[2] % 2 == 1 &&
+                  w[3] % 2 == 1,
+              "ERR_PANNS_SHAPE", where,
+              "expected one channel and a weight of it with an odd kernel, got ", x, " and ", w);
+  x[1] = w[0];
+  return x;
+}
+
 Specs infer(const Attrs& attrs, const Specs& in, const std::string& where) {
   const auto& a = as<BatchNormAttrs>(attrs);
   expect_map(in[0], where);
-  const int64_t c = features(a, in[0].shape);
+  const Shape x = normalised(a, in, where);
+  const int64_t c = features(a, x);
   PANNS_CHECK(a.axis == Axis::channel || in[0].shape[1] == 1, "ERR_PANNS_SHAPE", where,
-              "expected one channel when the norm is over frequency, got ", in[0].shape);
+              "expected one channel when the norm is over frequency, got ", x);
   for (size_t i = 1; i < (a.from_sums ? 7 : 5); ++i) {
     PANNS_CHECK(in[i].shape == Shape{c}, "ERR_PANNS_SHAPE", where, "expected ", c,
-                " features, got ", in[i].shape, " (x is ", in[0].shape, ")");
+                " features, got ", in[i].shape, " (x is ", x, ")");
   }
-  const int64_t count = in[0].shape.size() / c;
+  const int64_t count = x.size() / c;
   PANNS_CHECK(!a.training || count > 1, "ERR_PANNS_SHAPE", where,
-              "expected more than one value per channel in training, got ", in[0].shape);
-  TensorSpec y = in[0];
+              "expected more than one value per channel in training, got ", x);
+  TensorSpec y{x, Form::map};
   if (a.avg_pool_2x2) {
     y.shape[2] /= 2;
     y.shape[3] /= 2;
   }
   if (!a.training) return {y};
-  return {y, {Shape{c}, Form::dense}, {Shape{c}, Form::dense}};
+  const TensorSpec row{Shape{c}, Form::dense};
+  if (!a.of_conv) return {y, row, row};
+  const int64_t k = taps(in[5]);
+  return {y, row, row, {Shape{1 + k, k}, Form::dense}};
 }
 
 void grad(GradContext& g) {
@@ -41,11 +65,21 @@ void grad(GradContext& g) {
   // running statistics are given, which are constants: dx = dy gamma / sqrt(var + eps).
   const ValueId mean = a.training ? g.output(1) : g.input(3);
   const ValueId deviation = a.training ? g.output(2) : g.input(4);
-  const auto out = g.emit(Op::batch_norm_backward, a,
-                          {g.input(0), g.input(1), g.input(2), mean, deviation, g.grad()});
+  std::vector<ValueId> from{g.input(0), g.input(1), g.input(2), mean, deviation, g.grad()};
+  // Of a convolution's norm (w, moments) too, to dw.
+  if (a.of_conv) from.insert(from.end(), {g.input(5), g.output(3)});
+  const auto out = g.emit(Op::batch_norm_backward, a, from);
   for (int i = 0; i < 3; ++i) {
     if (g.wants(i)) g.add(i, out[static_cast<size_t>(i)]);
   }
+  if (a.of_conv && g.wants(5)) g.add(5, out[3]);
+}
+
+// That of the convolution inside: a pass forward, and for each of its gradients.
+Cost conv_cost(const BatchNormAttrs& a, const Specs& in, size_t weight, double passes) {
+  if (!a.of_conv) return {};
+  return {2.0 * passes * static_cast<double>(in[0].shape.size()) *
+          static_cast<double>(in[weight].shape.size())};
 }
 
 }  // namespace
@@ -64,13 +98,20 @@ const OpDef batch_norm_def = {
               {"running_var", c, Init::ones, false}};
     },
     .grad = grad,
+    .cost = [](const Attrs& attrs, const Specs& in, const Specs&) -> Cost {
+      return conv_cost(as<BatchNormAttrs>(attrs), in, 5, 1);
+    },
     .parse = [](AttrMap& map) -> Attrs { return BatchNormAttrs::parse(map); },
 };
 
 const OpDef batch_norm_backward_def = {
     .name = "batch_norm_backward",
-    .infer = [](const Attrs&, const Specs& in, const std::string&) -> Specs {
+    .infer = [](const Attrs& attrs, const Specs& in, const std::string&) -> Specs {
+      if (as<BatchNormAttrs>(attrs).of_conv) return {in[0], in[1], in[2], in[6]};
       return {in[0], in[1], in[2]};
+    },
+    .cost = [](const Attrs& attrs, const Specs& in, const Specs&) -> Cost {
+      return conv_cost(as<BatchNormAttrs>(attrs), in, 6, 2);
     },
 };
 

@@ -13,7 +13,7 @@ import {
   smallModel,
   wideModel,
 } from '../robustness/small_model.js';
-import { distance } from './emulator/ops.js';
+import { distance, norm } from './emulator/ops.js';
 import { noEmulator } from './emulator/setup.js';
 
 const skip = noEmulator;
@@ -182,4 +182,94 @@ for (const precision of ['bf16', 'fp16'] as const) {
     t.ok(apart.running < 1e-4, `running variances ${apart.running} apart`);
     t.ok(apart.gradient < KINKS, `gradients ${apart.gradient} apart`);
   });
+}
+
+/** As networks begin: the convolution of the log-mel map, a norm and a relu, then another one. */
+const { spec: firstSpec } = buildGraph('First', (b, waveform) => {
+  const front = { sampleRate: SECOND, windowSize: 256, hopSize: 80, melBins: 16 };
+  const mel = b.logmel(waveform, { ...front, fmin: 50, fmax: 4000 });
+  let x = b.batchNorm('bn0', mel, { over: 'freq' });
+  x = b.mixup(b.specAugment(x, { timeWidth: 8, freqWidth: 4 }));
+  for (const name of ['conv1', 'conv2']) {
+    x = b.conv(name, x, { channels: 16, kernel: 3, padding: 1 });
+    x = b.relu(b.batchNorm(`${name}.bn`, x));
+  }
+  const pooled = b.reduceTime(b.meanOverFrequency(b.pool(x, 'avg', 2)), 'mean');
+  return { clipwise_output: b.sigmoid(b.linear('fc_audioset', pooled, CLASSES)) };
+});
+
+/** How far gradients may be from those of the CPU: of two short clips, some ReLUs go the other way. */
+const APART = { fp32: 3e-3, bf16: 4e-1, fp16: 1e-1 } as const;
+
+for (const [precision, lengths] of [
+  ['fp32', [125, 31]],
+  ['bf16', [1001]],
+  ['fp16', [125]],
+] as const) {
+  for (const frames of lengths) {
+    const name = `${precision}, ${frames} frames: a norm of the first convolution`;
+    t.test(name, { skip }, async (t) => {
+      const samples = (frames - 1) * 80;
+      const seed = draws.random.uint32();
+      const lambda = Float32Array.of(0.3, 0.7, 0.8, 0.2);
+      const train = async (device: DeviceOptions, passesOff: string[]) => {
+        const model = await makeModel(firstSpec, device);
+        for (const gamma of ['bn0.weight', 'conv1.bn.weight']) {
+          const ones = await model.get(gamma);
+          await model.set(
+            gamma,
+            ones.map((_, i) => 0.5 + ((i * 7) % 16) / 16),
+          );
+        }
+        const session = await native.createSession(model, firstSpec, {
+          ...sessionOptions(BATCH, samples),
+          ...{ mixup: true, passesOff },
+        });
+        const text = session.text();
+        const gradients = new Map<string, Float32Array>();
+        const losses: number[] = [];
+        for (let step = 0; step < 3; step++) {
+          const { waveform, target } = randomBatch(seed + step, 2 * BATCH, samples);
+          const { loss } = await session.step(waveform, target, lambda, { ...state, step });
+          losses.push(loss);
+          if (step > 0) continue;
+          for (const { name, trainable } of model.parameters()) {
+            gradients.set(name, trainable ? await session.gradient(name) : await model.get(name));
+          }
+        }
+        session.dispose();
+        return { text, gradients, losses };
+      };
+      const want = await train({ device: 'cpu', threads: 1 }, []);
+      const plain = await train(cuda(precision), ['conv+batch_norm']);
+      const fused = await train(cuda(precision), []);
+      t.match(fused.text, /^conv1\.bn .* = batch_norm\(.* of conv \+relu/m);
+      t.notMatch(fused.text, /^conv1 /m);
+      for (const { text } of [want, plain]) t.notMatch(text, / of conv/);
+      // fp16 multiplies the loss, and so its gradients, by a power of two.
+      const scale = (found: typeof want) =>
+        2 **
+        Math.round(
+          Math.log2(
+            norm(found.gradients.get('conv2.weight') ?? []) /
+              norm(want.gradients.get('conv2.weight') ?? []),
+          ),
+        );
+      for (const [name, wanted] of want.gradients) {
+        const error = (found: typeof want) => {
+          const by = name.includes('running') ? 1 : scale(found);
+          return distance(
+            (found.gradients.get(name) ?? new Float32Array()).map((x) => x / by),
+            wanted,
+          );
+        };
+        const [one, other] = [error(fused), error(plain)];
+        t.comment(`${name}: fused ${one.toExponential(1)}, plain ${other.toExponential(1)}`);
+        const limit = name.includes('running') ? APART[precision] / 10 : APART[precision];
+        t.ok(one <= limit, `${name}: ${one}`);
+      }
+      const apart = distance(fused.losses, want.losses);
+      t.ok(apart < APART[precision] / 10, `losses ${fused.losses}, ${want.losses}`);
+    });
+  }
 }

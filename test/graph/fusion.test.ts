@@ -56,7 +56,8 @@ type Results = Map<string, ArrayLike<number>>;
 
 /** Taken where a device offers it, which the CPU does not; the null device offers everything. */
 const offeredRows: Record<string, RegExp> = {
-  'conv+statistics': /^block\.conv1 .* = conv\(.*\+statistics/m,
+  'conv+statistics': /^block\.conv2 .* = conv\(.*\+statistics/m,
+  'conv+batch_norm': /^block\.bn1 .* = batch_norm\(.* of conv/m,
 };
 
 t.test('every row of the table is tested here', async (t) => {
@@ -166,7 +167,8 @@ for (const [row, mark] of Object.entries(offeredRows)) {
 }
 
 t.test('a norm takes the sums of the convolution before it, and no other does', async (t) => {
-  const lines = native.nullStep(spec, options).text.split('\n');
+  const passesOff = ['conv+batch_norm'];
+  const lines = native.nullStep(spec, { ...options, passesOff }).text.split('\n');
   const giving = lines.filter((line) => line.includes('+statistics'));
   const taking = lines.filter((line) => line.includes('from sums'));
   t.ok(giving.length >= 2);
@@ -184,6 +186,50 @@ t.test('a norm takes the sums of the convolution before it, and no other does', 
   const frozen = ['bn0', 'block.'];
   const still = native.nullStep(spec, { ...options, frozen, frozenNorms: 'eval' });
   t.notMatch(still.text, /statistics|from sums/);
+});
+
+t.test('a norm takes the convolution of one channel before it, and no other', async (t) => {
+  const { text } = native.nullStep(spec, options);
+  const forward = /^block\.bn1 +(%\d+), %\d+, (%\d+), (%\d+) = batch_norm\((%\d+), ([^)]*)\)/m.exec(
+    text,
+  );
+  const [, y, invstd, moments, x, rest] = forward ?? [];
+  t.equal(rest, 'weight, bias, running_mean, running_var, weight');
+  t.match(text, new RegExp(`^mixup +${x} = mixup`, 'm'), 'it reads what the convolution read');
+  t.match(text, new RegExp(`= conv\\(${y}, weight\\)`), 'and its result goes on');
+  const back = new RegExp(
+    `^block\\.bn1 +%\\d+, %\\d+, %\\d+, %\\d+ = batch_norm_backward\\(` +
+      `${x}, weight, bias, %\\d+, ${invstd}, %\\d+, weight, ${moments}\\)`,
+    'm',
+  );
+  t.match(text, back, 'with a gradient of the weight too');
+  t.notMatch(text, /^block\.conv1 /m, 'nothing is left of the convolution');
+
+  type Attrs = Spec['nodes'][number]['attrs'];
+  const changed = (attrs: Attrs): Spec => {
+    const other = structuredClone(spec);
+    const node = other.nodes[Number(refs.conv1?.slice(1))];
+    if (node !== undefined) node.attrs = { ...node.attrs, ...attrs };
+    return other;
+  };
+  const taken = (of: Spec, more: object = {}) =>
+    / of conv/.test(native.nullStep(of, { ...options, ...more }).text);
+  t.ok(taken(changed({ kernel: 5, padding: 2 })));
+  for (const attrs of [
+    { bias: true },
+    { stride: 2 },
+    { padding: 0 },
+    { kernel: 4, padding: 2 },
+    { padding: 2, dilation: 2 },
+  ]) {
+    t.notOk(taken(changed(attrs)), JSON.stringify(attrs));
+  }
+  const read = structuredClone(spec);
+  const relu = read.nodes[Number(refs.relu1?.slice(1))];
+  if (relu !== undefined) Object.assign(relu, { op: 'add', inputs: [refs.bn1, refs.conv1] });
+  t.notOk(taken(read), 'its result is read by another');
+  t.notOk(taken(spec, { frozen: ['bn0', 'block.'] }), 'nothing of it trains');
+  t.notOk(taken(spec, { frozen: ['block.bn1'], frozenNorms: 'eval' }), 'running statistics');
 });
 
 t.test('training: every pass off by name', async (t) => {

@@ -60,8 +60,7 @@ void unpairs(const Filter& f, Storage from) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  start(argc, argv);
+int main() {
   for (const Filter& f : {Filter{8, 8, 3, 3}, Filter{21, 40, 3, 3}, Filter{64, 17, 1, 3}}) {
     for (Storage type : kStorages) {
       pairs(f, type, type);

@@ -50,8 +50,9 @@ class Spare {
 }  // namespace
 
 bool supports_batch_norm(const NodeSpec& node) {
-  return batch_norm_supported(norm_of(ops::as<ops::BatchNormAttrs>(node.attrs)),
-                              map_of(node.in[0]));
+  const auto& a = ops::as<ops::BatchNormAttrs>(node.attrs);
+  // The first convolution is a small part of a step here.
+  return !a.of_conv && batch_norm_supported(norm_of(a), map_of(node.in[0]));
 }
 
 // (x, gamma, beta, running_mean, running_var) to y, in training to (y, mean, invstd)

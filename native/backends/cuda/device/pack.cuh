@@ -63,6 +63,30 @@ PANNS_DEVICE Pack<W> load(const T* p) {
   return out;
 }
 
+// Eight elements on their way: asked for well before they are needed, and waited for only when they
+// are unpacked.
+template <typename T>
+struct Fetched {
+  using Part = std::conditional_t<sizeof(T) == 4, float4, uint4>;
+  Part part[kChannelBlock * sizeof(T) / sizeof(Part)];
+};
+
+template <typename T>
+PANNS_DEVICE Fetched<T> fetch(const T* p) {
+  using Part = typename Fetched<T>::Part;
+  Fetched<T> out;
+  PANNS_UNROLL
+  for (size_t i = 0; i < sizeof(out) / sizeof(Part); ++i) {
+    out.part[i] = reinterpret_cast<const Part*>(p)[i];
+  }
+  return out;
+}
+
+template <typename T>
+PANNS_DEVICE Pack<kChannelBlock> unpack(const Fetched<T>& x) {
+  return load<kChannelBlock>(reinterpret_cast<const T*>(x.part));
+}
+
 // __stwb is a plain store that stays whole: the compiler takes an assignment of sixteen bytes
 // apart, and does not always find the pieces again.
 template <int W, typename T>
