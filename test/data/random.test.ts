@@ -38,8 +38,14 @@ function gap(draws: number[], distribution: (x: number) => number): number {
   return largest * Math.sqrt(sorted.length);
 }
 
-/** Of 1 sqrt(n)-scaled gap, about 1 in 2e5 is above this when the distribution is right. */
-const UNLIKELY = 2.5;
+/**
+ * Of sqrt(n)-scaled gaps about one in 2e10 is above this when the distribution is right: by the limit of
+ * Kolmogorov, 2 exp(-2 x^2).
+ */
+const UNLIKELY = 3.5;
+
+/** Standard deviations of a count: 2.6e-12 of normal deviates lie beyond them. */
+const SIGMAS = 7;
 
 const draws = (count: number, draw: () => number) => Array.from({ length: count }, draw);
 
@@ -91,7 +97,7 @@ t.test('seeds, streams and their order all matter', async (t) => {
 
 t.test('draws have the distributions they claim', async (t) => {
   const random = createRandom(freshSeed(t));
-  const n = 20_000;
+  const n = 40_000;
   const near = (name: string, value: number) =>
     t.ok(value < UNLIKELY, `${name}: ${value.toFixed(2)}`);
   near(
@@ -149,7 +155,7 @@ t.test('draws have the distributions they claim', async (t) => {
     ),
   );
   const signs = draws(n, random.normal).filter((x) => x > 0).length;
-  t.ok(Math.abs(signs - n / 2) < 5 * Math.sqrt(n / 4));
+  t.ok(Math.abs(signs - n / 2) < SIGMAS * Math.sqrt(n / 4));
   t.ok(draws(1000, () => random.beta(1e-3, 1e-3)).every((x) => x >= 0 && x <= 1));
   for (const alpha of [0, -1, Number.NaN, Infinity]) {
     t.throws(() => random.beta(alpha, 1), { code: 'ERR_PANNS_OPTION' });
@@ -159,10 +165,10 @@ t.test('draws have the distributions they claim', async (t) => {
 t.test('whole numbers are even, also where 2^32 is no multiple', async (t) => {
   const random = createRandom(freshSeed(t));
   const count = 3 * 2 ** 30;
-  const n = 30_000;
+  const n = 60_000;
   // By plain remainder, the first third would be drawn twice as often as the others.
   const low = draws(n, () => random.integer(count)).filter((x) => x < 2 ** 30).length;
-  t.ok(Math.abs(low - n / 3) < 5 * Math.sqrt((n * 2) / 9), `${low} of ${n}`);
+  t.ok(Math.abs(low - n / 3) < SIGMAS * Math.sqrt((n * 2) / 9), `${low} of ${n}`);
   t.same(
     draws(20, () => random.integer(1)),
     new Array(20).fill(0),
@@ -170,7 +176,7 @@ t.test('whole numbers are even, also where 2^32 is no multiple', async (t) => {
   const faces = new Array(6).fill(0);
   for (let i = 0; i < n; i++) faces[random.integer(6)]++;
   t.ok(
-    faces.every((face) => Math.abs(face - n / 6) < 5 * Math.sqrt((n * 5) / 36)),
+    faces.every((face) => Math.abs(face - n / 6) < SIGMAS * Math.sqrt((n * 5) / 36)),
     String(faces),
   );
 });
@@ -178,13 +184,13 @@ t.test('whole numbers are even, also where 2^32 is no multiple', async (t) => {
 t.test('shuffles reach every order evenly', async (t) => {
   const random: Random = createRandom(freshSeed(t));
   const counts = new Map<string, number>();
-  const n = 24_000;
+  const n = 48_000;
   for (let i = 0; i < n; i++) {
     const order = random.shuffle([0, 1, 2, 3]).join('');
     counts.set(order, (counts.get(order) ?? 0) + 1);
   }
   t.equal(counts.size, 24);
-  t.ok([...counts.values()].every((c) => Math.abs(c - 1000) < 5 * Math.sqrt(1000)));
+  t.ok([...counts.values()].every((c) => Math.abs(c - 2000) < SIGMAS * Math.sqrt(2000)));
   t.same(
     [...permutation(50, 1)].sort((a, b) => a - b),
     [...new Array(50).keys()],
@@ -193,8 +199,8 @@ t.test('shuffles reach every order evenly', async (t) => {
 });
 
 t.test('mixup weights come in pairs that sum to 1', async (t) => {
-  const weights = mixupWeights(5000, 1, createRandom(freshSeed(t)));
-  t.equal(weights.length, 10_000);
+  const weights = mixupWeights(10_000, 1, createRandom(freshSeed(t)));
+  t.equal(weights.length, 20_000);
   for (let i = 0; i < weights.length; i += 2) {
     const sum = (weights[i] ?? 0) + (weights[i + 1] ?? 0);
     if (Math.abs(sum - 1) > 1e-7) t.fail(`pair ${i / 2} sums to ${sum}`);

@@ -128,9 +128,12 @@ t.test('spec_augment: how much is blanked', async (t) => {
       return gone.size;
     });
     const mean = (a: number[]) => a.reduce((x, y) => x + y, 0) / a.length;
-    const spread = Math.sqrt(mean(law.map((v) => (v - mean(law)) ** 2)) / counts.length);
-    const gap = mean(counts) - mean(law);
-    t.ok(Math.abs(gap) < 5 * spread, `${what}: ${mean(counts)} a clip, ${mean(law)} by the law`);
+    const center = mean(law);
+    const variance = mean(law.map((v) => (v - center) ** 2));
+    const spread = Math.sqrt(variance / counts.length + variance / law.length);
+    const gap = mean(counts) - center;
+    // Seven standard deviations: 2.6e-12 of all runs fail by chance.
+    t.ok(Math.abs(gap) < 7 * spread, `${what}: ${mean(counts)} a clip, ${center} by the law`);
     t.ok(Math.max(...counts) <= 2 * (width - 1), `${what}: at most ${2 * (width - 1)}`);
     t.ok(new Set(counts).size > width / 2, `${what}: many widths`);
   };

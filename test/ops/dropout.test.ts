@@ -37,6 +37,9 @@ await checkOps(
   ),
 );
 
+/** Standard deviations of a binomial count: 2.6e-12 of all runs fail by chance. */
+const SIGMAS = 7;
+
 /** Whether the element of that Philox number stays. */
 const stays = (element: number, p: number) =>
   randomWord(seed, step, mask, element) >= Math.floor(p * 2 ** 32 + 0.5);
@@ -72,7 +75,7 @@ t.test('the backward mask is the forward one', async (t) => {
 });
 
 t.test('rate and scale', async (t) => {
-  const count = 40_000;
+  const count = 80_000;
   const ones = dense([1, count], new Float32Array(count).fill(1));
   for (const p of [0.1, 0.2, 0.5, 0.75]) {
     const { data } = await drop(ones, p);
@@ -82,15 +85,15 @@ t.test('rate and scale', async (t) => {
       kept.every((v) => v === scale),
       `every kept one is ${scale}`,
     );
-    // Five standard deviations of a binomial count: one run in a million fails by chance.
-    const allowed = 5 * Math.sqrt(count * p * (1 - p));
+    const allowed = SIGMAS * Math.sqrt(count * p * (1 - p));
     const gap = kept.length - count * (1 - p);
     t.ok(Math.abs(gap) < allowed, `p ${p}: ${kept.length} of ${count} stay, off by ${gap}`);
   }
 });
 
 t.test('seed, step and mask choose the mask, and nothing else does', async (t) => {
-  const ones = dense([1, 4096], new Float32Array(4096).fill(1));
+  const count = 8192;
+  const ones = dense([1, count], new Float32Array(count).fill(1));
   const base = await drop(ones, 0.5);
   t.same(await drop(ones, 0.5), base, 'again the same');
   const others = {
@@ -102,7 +105,8 @@ t.test('seed, step and mask choose the mask, and nothing else does', async (t) =
   for (const [what, other] of Object.entries(others)) {
     const equal = other.data.filter((v, i) => v === base.data[i]).length;
     // Independent masks agree in half of the elements.
-    t.ok(Math.abs(equal - 2048) < 5 * 32, `another ${what}: ${equal} of 4096 agree`);
+    const gap = Math.abs(equal - count / 2);
+    t.ok(gap < SIGMAS * Math.sqrt(count / 4), `another ${what}: ${equal} of ${count} agree`);
   }
 });
 

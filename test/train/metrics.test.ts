@@ -170,8 +170,9 @@ t.test('random scores over as many clips as AudioSet evaluates have AUC 1/2', as
   const random = createRandom(freshSeed(t));
   const [clips, classes] = [19_000, 20];
   const scores = new Float32Array(clips * classes).map(() => random.uniform());
-  const truth = new Uint8Array(clips * classes).map(() => (random.integer(50) ? 0 : 1));
+  const truth = new Uint8Array(clips * classes).map(() => (random.integer(25) ? 0 : 1));
   const { mAUC } = taggingMetrics(scores, truth, classes);
+  // Each class has some 760 positives and an AUC within 0.0105; the mean of 20, within 0.0023.
   t.ok(Math.abs(mAUC - 0.5) < 0.02, `random scores have AUC 1/2: ${mAUC}`);
 });
 
