@@ -38,6 +38,8 @@ export interface OpCase extends Call {
   readonly loss?: boolean;
   /** The same by unfused ops: results in the order of forward's outputs, then of the gradients. */
   readonly unfused?: (run: Run, dy: OpTensor) => Promise<readonly OpTensor[]>;
+  /** What of the outputs is compared, given what they should be: values of even accuracy. */
+  readonly view?: (values: Float32Array, want: Float32Array) => Float32Array;
   /** False where PyTorch has no word on it: the random ops. */
   readonly oracle?: false;
 }
@@ -126,20 +128,90 @@ async function runRemote(peer: Peer, { op, attrs = {}, inputs, state = {} }: Cal
   return tensors.map((tensor, i) => ({ ...tensor, data: arrays[i] ?? new Float32Array() }));
 }
 
-/** Asserts that each tensor has the shape and values of its counterpart, and notes the largest error. */
+/**
+ * Asserts that each tensor has the shape and values of its counterpart, and notes the largest error.
+ * `least`: as {@link compare}, of each.
+ */
 export function sameTensors(
   t: Test,
   got: readonly OpTensor[],
   want: readonly { shape: readonly number[]; data: ArrayLike<number> }[],
   kind: Kind,
   what: string,
+  least: readonly number[] = [],
 ): void {
   t.equal(got.length, want.length, `${what}: count`);
   want.forEach(({ shape, data }, i) => {
     t.same(got[i]?.shape, shape, `${what} ${i}: shape`);
-    const found = compare(got[i]?.data ?? [], data, kind);
+    const found = compare(got[i]?.data ?? [], data, kind, least[i]);
     t.ok(found.ok, `${what} ${i}: ${found.message}`);
   });
+}
+
+const largestOf = (x: ArrayLike<number>): number => {
+  let largest = 0;
+  for (let i = 0; i < x.length; i++) largest = Math.max(largest, Math.abs(x[i] as number));
+  return largest;
+};
+
+/** A maximum over so many independent sums is never near zero by chance: 0.05^16 is 2e-21. */
+const ENOUGH = 16;
+
+interface Gradients {
+  /** Inputs that have a gradient, in order. */
+  readonly wanted: readonly number[];
+  readonly gradients: readonly OpTensor[];
+}
+
+async function gradientsOf(calls: readonly BackwardCall[], run: Run): Promise<Gradients> {
+  const found = new Map<number, OpTensor>();
+  for (const call of calls) {
+    (await run(call)).forEach((gradient, i) => {
+      found.set(call.of[i] ?? -1, gradient);
+    });
+  }
+  const wanted = [...found.keys()].sort((a, b) => a - b);
+  return { wanted, gradients: wanted.map((i) => found.get(i) as OpTensor) };
+}
+
+/**
+ * The largest magnitude of each gradient over other dy of the same distribution: the size of its sums
+ * where they do not cancel, which their rounding goes by. 0 for tensors whose own maximum says it.
+ */
+async function sizesOf(
+  lab: Lab,
+  { backward, loss }: OpCase,
+  outputs: readonly OpTensor[],
+  gradients: readonly OpTensor[],
+): Promise<number[]> {
+  const sizes = gradients.map(() => 0);
+  const [y] = outputs;
+  const fewest = Math.min(...gradients.map(({ data }) => data.length));
+  if (y === undefined || backward === undefined || loss) return sizes;
+  const { runOp } = loadNative();
+  const run: Run = ({ op, attrs = {}, inputs, state = {} }) =>
+    runOp(op, { ...attrs }, [...inputs], state);
+  for (let seen = fewest; seen < ENOUGH; seen += fewest) {
+    const dy = { ...y, data: lab.normals(y.data.length) };
+    const others = await gradientsOf(backward(dy, outputs), run);
+    others.gradients.forEach(({ data }, i) => {
+      if (data.length < ENOUGH) sizes[i] = Math.max(sizes[i] ?? 0, largestOf(data));
+    });
+  }
+  return sizes;
+}
+
+function sameOutputs(
+  t: Test,
+  { kind, view = (values) => values }: OpCase,
+  got: readonly OpTensor[],
+  want: readonly { shape: readonly number[]; data: Float32Array }[],
+  what: string,
+): void {
+  const at = (i: number) => want[i]?.data ?? new Float32Array();
+  const seen = got.map((tensor, i) => ({ ...tensor, data: view(tensor.data, at(i)) }));
+  const truth = want.map(({ shape, data }) => ({ shape, data: view(data, data) }));
+  sameTensors(t, seen, truth, kind, what);
 }
 
 function sameBits(t: Test, got: readonly OpTensor[], want: readonly OpTensor[], what: string) {
@@ -164,52 +236,45 @@ async function checkOp(t: Test, lab: Lab, c: OpCase): Promise<void> {
   const ones = new Float32Array(y.data.length).fill(1);
   const dy = { ...y, data: c.loss ? ones : lab.normals(y.data.length) };
   const calls = c.backward?.(dy, outputs) ?? [];
-  const everything = async (run: Run) => {
-    const gradients = new Map<number, OpTensor>();
-    for (const call of calls) {
-      (await run(call)).forEach((gradient, i) => {
-        gradients.set(call.of[i] ?? -1, gradient);
-      });
-    }
-    const wanted = [...gradients.keys()].sort((a, b) => a - b);
-    return { wanted, gradients: wanted.map((i) => gradients.get(i) as OpTensor) };
-  };
-  const { wanted, gradients } = await everything(lab.run);
+  const { wanted, gradients } = await gradientsOf(calls, lab.run);
+  const sizes = await sizesOf(lab, c, outputs, gradients);
   const gradientKind = c.gradientKind ?? c.kind;
 
   if (c.oracle !== false && lab.oracle.skip) {
     t.pass('against PyTorch', { skip: lab.oracle.skip });
   } else if (c.oracle !== false) {
-    await againstTorch(t, lab, c, { outputs, wanted, gradients, dy: dy.data });
+    await againstTorch(t, lab, c, { outputs, wanted, gradients, sizes, dy: dy.data });
   }
   if (c.unfused !== undefined) {
     const plain = await c.unfused(lab.run, dy);
-    const both = [...outputs.slice(0, plain.length - gradients.length), ...gradients];
-    sameTensors(t, both, plain, gradientKind, 'as unfused');
+    const forward = outputs.slice(0, plain.length - gradients.length);
+    const least = [...forward.map(() => 0), ...sizes];
+    sameTensors(t, [...forward, ...gradients], plain, gradientKind, 'as unfused', least);
   }
   for (const [tier, run] of lab.tiers) {
-    sameTensors(t, await run(c), outputs, c.kind, `${tier} output`);
+    sameOutputs(t, c, await run(c), outputs, `${tier} output`);
     if (calls.length === 0) continue;
-    sameTensors(t, (await everything(run)).gradients, gradients, gradientKind, `${tier} gradient`);
+    const { gradients: own } = await gradientsOf(calls, run);
+    sameTensors(t, own, gradients, gradientKind, `${tier} gradient`, sizes);
   }
   if (lab.single === undefined) {
     t.pass('one thread', { skip: lab.noSingle });
     return;
   }
   sameBits(t, await lab.single(c), outputs, 'one thread, outputs');
-  sameBits(t, (await everything(lab.single)).gradients, gradients, 'one thread, gradients');
+  const { gradients: own } = await gradientsOf(calls, lab.single);
+  sameBits(t, own, gradients, 'one thread, gradients');
 }
 
-interface Results {
+interface Results extends Gradients {
   readonly outputs: readonly OpTensor[];
-  /** Inputs that have a gradient. */
-  readonly wanted: readonly number[];
-  readonly gradients: readonly OpTensor[];
+  /** As {@link sizesOf}. */
+  readonly sizes: readonly number[];
   readonly dy: Float32Array;
 }
 
 async function againstTorch(t: Test, lab: Lab, c: OpCase, found: Results): Promise<void> {
-  const { outputs, wanted, gradients, dy } = found;
+  const { outputs, wanted, gradients, sizes, dy } = found;
   const header = {
     op: c.op,
     attrs: c.attrs ?? {},
@@ -219,11 +284,11 @@ async function againstTorch(t: Test, lab: Lab, c: OpCase, found: Results): Promi
   const truth = await lab.oracle.call('forward', header, data);
   const shapes = truth.header.shapes as number[][];
   const want = truth.arrays.map((values, i) => ({ shape: shapes[i] ?? [], data: values }));
-  sameTensors(t, outputs, want, c.kind, 'output');
+  sameOutputs(t, c, outputs, want, 'output');
   if (wanted.length === 0) return;
 
   const seed = lab.random.uint32();
-  const reply = await lab.oracle.call('gradient', { ...header, wants: wanted, seed }, [
+  const reply = await lab.oracle.call('gradient', { ...header, wants: wanted, seed, sizes }, [
     ...data,
     dy,
   ]);
@@ -233,9 +298,10 @@ async function againstTorch(t: Test, lab: Lab, c: OpCase, found: Results): Promi
     const input = c.inputs[wanted[i] ?? -1];
     const what = `gradient of input ${wanted[i]}`;
     const expected = [{ shape: input?.shape ?? [], data: autograd }];
-    sameTensors(t, [gradient], expected, c.gradientKind ?? c.kind, what);
+    const size = sizes[i] ?? 0;
+    sameTensors(t, [gradient], expected, c.gradientKind ?? c.kind, what, [size]);
     // Against the scale of the whole gradient: a probed element may be tiny.
-    const largest = autograd.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
+    const largest = Math.max(size, largestOf(autograd));
     const at = (probes[i] ?? []).map((k) => gradient.data[k] ?? Number.NaN);
     const quotients = reply.arrays[gradients.length + i] ?? new Float32Array();
     const check = compare([...at, largest], [...quotients, largest], 'probe');

@@ -19,7 +19,7 @@ const clamped = (op: 'relu6' | 'hard_swish', x: OpTensor): OpCase => ({
   name: `${x.form} ${x.shape.join('x')}`,
   op,
   inputs: [x],
-  kind: op === 'relu6' ? 'exact' : 'once',
+  kind: op === 'relu6' ? 'exact' : 'few',
   backward: (dy, outputs) => [
     // hard_swish is not monotonic: its slope follows from x alone.
     { op: `${op}_backward`, inputs: [op === 'relu6' ? (outputs[0] as OpTensor) : x, dy], of: [0] },

@@ -39,6 +39,27 @@ const mobilenet: Attrs = {
 /** The natural logarithm in dB. */
 const decibels: Attrs = { log: 'natural', shift: 0, scale: 10 / Math.LN10 };
 
+/** How far below the loudest band others are compared in dB. */
+const FAINT = 30;
+
+/**
+ * dB, and amplitudes (in dB of the faintest that is told in them) where a band lies deeper: a float
+ * transform leaves about as much in each bin, of which a faint one may be all that a band has.
+ */
+const heard =
+  ({ log, shift = 0, scale = 1 }: Attrs) =>
+  (values: Float32Array, want: Float32Array): Float32Array => {
+    const unit = (log === 'natural' ? 10 / Math.LN10 : 1) / Number(scale);
+    const decibels = (value: number) => (value - Number(shift) * Number(scale)) * unit;
+    const faintest = want.reduce((most, value) => Math.max(most, decibels(value)), -100) - FAINT;
+    return values.map((value) => {
+      const below = decibels(value) - faintest;
+      return below >= 0
+        ? value
+        : value + ((20 / Math.LN10) * (10 ** (below / 20) - 1) - below) / unit;
+    });
+  };
+
 const logmel = (
   name: string,
   attrs: Attrs,
@@ -52,6 +73,7 @@ const logmel = (
   attrs,
   inputs: [dense([clips, samples], lab.normals(clips * samples, level))],
   kind,
+  ...(kind === 'logmel' && { view: heard(attrs) }),
 });
 
 await checkOps(t, lab, [

@@ -28,7 +28,8 @@ await checkOps(t, lab, [
     [
       [2, 20, 31, 1],
       [3, 64, 1, 1],
-      [1, 1, 300, 1],
+      // Each mean of many values is near zero by chance at times; all of sixteen are not.
+      [16, 1, 300, 1],
       [2, 17, 7, 1],
       [1, 527, 9, 1],
     ].map((shape) => reduce({ axis: 'time', kind }, shape)),
