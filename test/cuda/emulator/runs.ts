@@ -20,6 +20,8 @@ export interface Run {
   readonly loss?: 'bce' | 'cross_entropy';
   readonly optimizer?: OptimizerOptions;
   readonly maxNorm?: number;
+  /** The learning rate; 1e-3 when left out. */
+  readonly lr?: number;
   /** Multiplies the waveforms. */
   readonly loudness?: number;
 }
@@ -28,7 +30,7 @@ export interface Run {
 export type Found = Map<string, Float32Array>;
 
 async function trained(run: Run, model: NativeModel, spec: Spec, samples: number): Promise<Found> {
-  const { batch, mixup = false, loss = 'bce', maxNorm = 0, steps } = run;
+  const { batch, mixup = false, loss = 'bce', maxNorm = 0, lr = 1e-3, steps } = run;
   const optimizer = run.optimizer ?? { kind: 'adam', attrs: { amsgrad: true } };
   const session = await loadNative().createSession(model, spec, {
     ...{ batch, samples, mixup, loss, optimizer, frozen: [], passesOff: [] },
@@ -48,7 +50,7 @@ async function trained(run: Run, model: NativeModel, spec: Spec, samples: number
           i % 2 ? 1 - (share[i >> 1] ?? 0) : (share[i >> 1] ?? 0),
         )
       : undefined;
-    const state = { seed: 3n, step, lr: 1e-3, maxNorm, update: true };
+    const state = { seed: 3n, step, lr, maxNorm, update: true };
     const { loss: value, gradNorm } = await session.step(waveform, target, lambda, state);
     losses.push(value);
     found.set(`norm ${step}`, Float32Array.of(gradNorm));
