@@ -211,6 +211,13 @@ export interface SessionOptions {
   /** A node of the spec, by number: its results (batch, samples) are the input, not a waveform. */
   from?: number;
   passesOff: string[];
+  /**
+   * Passes that are off unless they are named. `early_update`: the optimizer's part for the gradients
+   * that come first runs beside the rest of the backward pass, on devices that can; the same bits.
+   */
+  passesOn?: 'early_update'[];
+  /** Bytes of parameters that `early_update` takes at once, at most; default 8 MiB. */
+  earlyBytes?: number;
 }
 
 export interface StepState {

@@ -134,6 +134,11 @@ class Device {
   // Whether uploads take time in which it could compute: its memory is its own.
   virtual bool uploads() const { return false; }
   virtual std::unique_ptr<Stream> stream() = 0;
+  // For work that gives way to that of other streams where both want the same units.
+  virtual std::unique_ptr<Stream> stream_beside() { return stream(); }
+  // Whether work of two streams overlaps, and gradients need no factor that depends on all of them,
+  // as one of a loss scale does.
+  virtual bool updates_early() const { return false; }
   // Bytes that a value takes in this device's own layout.
   virtual size_t bytes(const ops::TensorSpec& value) const = 0;
   // Between the logical, row-major order of host memory and the device's layout.

@@ -171,6 +171,12 @@ class GuardedDevice final : public Device {
     guarded(library_, [&] { made = device_->stream(); });
     return std::make_unique<GuardedStream>(library_, std::move(made));
   }
+  std::unique_ptr<Stream> stream_beside() override {
+    std::unique_ptr<Stream> made;
+    guarded(library_, [&] { made = device_->stream_beside(); });
+    return std::make_unique<GuardedStream>(library_, std::move(made));
+  }
+  bool updates_early() const override { return device_->updates_early(); }
   size_t bytes(const ops::TensorSpec& value) const override {
     size_t count = 0;
     guarded(library_, [&] { count = device_->bytes(value); });

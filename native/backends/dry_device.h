@@ -29,6 +29,7 @@ class DryDevice final : public Device {
   std::unique_ptr<Memory> allocate(size_t bytes) override;
   MemoryState memory() const override { return device_.memory(); }
   size_t bytes_beside(size_t parameters) const override { return device_.bytes_beside(parameters); }
+  bool updates_early() const override { return device_.updates_early(); }
   bool uploads() const override { return device_.uploads(); }
   std::unique_ptr<Stream> stream() override;
   size_t bytes(const ops::TensorSpec& value) const override { return device_.bytes(value); }

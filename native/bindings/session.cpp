@@ -57,6 +57,17 @@ train::SessionOptions to_session_options(const Napi::Value& value) {
   if (given(o, "syncNorms")) options.sync_norms = flag(o, "syncNorms");
   options.passes_off = strings(o.Get("passesOff"), "passesOff");
   graph::check_passes(options.passes_off);
+  if (given(o, "passesOn")) {
+    for (const auto& name : strings(o.Get("passesOn"), "passesOn")) {
+      PANNS_CHECK(name == "early_update", "ERR_PANNS_OPTION", "passesOn", "unknown pass '", name,
+                  "'; expected early_update");
+      options.early_update = true;
+    }
+  }
+  if (given(o, "earlyBytes")) {
+    options.early_bytes =
+        static_cast<size_t>(integer(o.Get("earlyBytes"), "earlyBytes", 1, kBytes));
+  }
   return options;
 }
 

@@ -58,10 +58,22 @@ Need Program::need() const {
   return n;
 }
 
-void Program::join(backends::Collective* processes, Follow follow) {
-  for (Step& s : steps_) s.args.processes = processes;
+void Program::set_follow(Follow follow) {
   follow_ = std::move(follow);
   recording_.reset();
+}
+
+void Program::join(backends::Collective* processes, Follow follow) {
+  for (Step& s : steps_) s.args.processes = processes;
+  set_follow(std::move(follow));
+}
+
+void Program::set_state(backends::Stream& stream, const backends::StepState& state) {
+  stream.upload(state_->data(), &state, sizeof(state));
+}
+
+void Program::enqueue(backends::Stream& stream, size_t node) {
+  steps_[node].kernel->enqueue(stream, steps_[node].args);
 }
 
 void Program::refresh(backends::Stream& stream) {
@@ -93,7 +105,7 @@ bool Program::run(backends::Stream& stream, const backends::StepState& state,
   const auto cancelled = [&] {
     return cancel != nullptr && cancel->load(std::memory_order_relaxed);
   };
-  stream.upload(state_->data(), &state, sizeof(state));
+  set_state(stream, state);
   if (recording_ != nullptr) {
     stream.launch(*recording_);
     return true;
@@ -101,13 +113,15 @@ bool Program::run(backends::Stream& stream, const backends::StepState& state,
   if (options_.capture) stream.begin_capture();
   for (size_t i = 0; i < steps_.size(); ++i) {
     if (cancelled()) return false;
-    const Step& s = steps_[i];
-    if (!s.constant) s.kernel->enqueue(stream, s.args);
+    if (!steps_[i].constant) enqueue(stream, i);
     if (follow_) follow_(stream, i);
   }
   if (options_.capture) {
     recording_ = stream.end_capture();
-    if (recording_ != nullptr) stream.launch(*recording_);
+    if (recording_ != nullptr) {
+      stream.launch(*recording_);
+      return true;
+    }
   }
   return !cancelled();
 }

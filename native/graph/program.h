@@ -31,9 +31,10 @@ class Program {
   Program(Graph graph, backends::Device& device, const std::vector<void*>& bound, Options options,
           const std::vector<void*>& beside = {});
 
-  // From here on each run is one of several processes: kernels that sum over them use `processes`,
-  // and `follow(stream, i)` adds to the run, after the node i.
+  // From here on `follow(stream, i)` adds to each run, after the node i.
   using Follow = std::function<void(backends::Stream&, size_t node)>;
+  void set_follow(Follow follow);
+  // The same, and each run is one of several processes: kernels that sum over them use `processes`.
   void join(backends::Collective* processes, Follow follow);
 
   // Constant nodes and kernels' own forms of frozen weights; call when the parameters changed.
@@ -42,9 +43,13 @@ class Program {
   // null address, and for samples of 16 bits where none are wanted.
   void set_input(backends::Stream& stream, const std::string& name, const InputValues& values);
   // Uploads the state and runs all nodes. Returns false if `cancel` became true on the way (the
-  // results are then undefined); checked between nodes where the device does not capture.
+  // results are then undefined); checked between nodes where the device does not replay.
   bool run(backends::Stream& stream, const backends::StepState& state,
            const std::atomic<bool>* cancel = nullptr);
+  // The two halves of a run, for one that is part of another program's: the state of its next
+  // runs, and one node of it.
+  void set_state(backends::Stream& stream, const backends::StepState& state);
+  void enqueue(backends::Stream& stream, size_t node);
   // The state as the last run left it (gradient norm).
   backends::StepState read_state(backends::Stream& stream);
 

@@ -1,5 +1,6 @@
 // Optimizers work in place on flat arenas: (parameters, gradients, slots...) and no outputs. A
-// node covers one run of parameters that lie side by side.
+// node covers one run of parameters that lie side by side. The gate, where there is one, is a value
+// that must be finite: else everything stays as it is.
 #include "ops/op.h"
 
 namespace panns::ops {
@@ -12,9 +13,9 @@ Specs none(const Attrs&, const Specs&, const std::string&) { return {}; }
 // (gradients...) : writes the global 2-norm and the factor that clipping multiplies by into the
 // step's state.
 const OpDef grad_norm_def = {.name = "grad_norm", .infer = none};
-// (parameters, gradients, m, v[, v_max])
+// (parameters, gradients, m, v[, v_max][, gate])
 const OpDef adam_def = {.name = "adam", .infer = none};
-// (parameters, gradients[, momentum])
+// (parameters, gradients[, momentum][, gate])
 const OpDef sgd_def = {.name = "sgd", .infer = none};
 
 }  // namespace panns::ops

@@ -8,14 +8,17 @@ namespace panns::train {
 
 std::vector<Bucket> gradient_buckets(const graph::Graph& graph,
                                      const std::vector<graph::Parameters::Entry>& entries,
-                                     size_t most_bytes) {
-  std::vector<size_t> made(graph.values.size(), 0);
+                                     size_t most_bytes, Ready when) {
+  std::vector<size_t> made(graph.values.size(), 0), read(graph.values.size(), 0);
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    for (const graph::ValueId v : graph.nodes[i].in) read[static_cast<size_t>(v)] = i;
     for (const graph::ValueId v : graph.nodes[i].out) made[static_cast<size_t>(v)] = i;
   }
   std::map<std::string, size_t> ready;
   for (const auto& [parameter, gradient] : graph.gradients) {
-    ready[graph.values[static_cast<size_t>(parameter)].name] = made[static_cast<size_t>(gradient)];
+    size_t& node = ready[graph.values[static_cast<size_t>(parameter)].name];
+    node = made[static_cast<size_t>(gradient)];
+    if (when == Ready::free) node = std::max(node, read[static_cast<size_t>(parameter)]);
   }
   // From the last parameter on, which is about as the backward pass goes.
   std::vector<Bucket> buckets;

@@ -65,15 +65,6 @@ ValueId add_loss(Graph& g, const SessionOptions& o) {
 
 }  // namespace
 
-std::vector<std::string> Optimizer::slots() const {
-  if (const auto* adam = std::get_if<ops::AdamAttrs>(&attrs)) {
-    return adam->amsgrad ? std::vector<std::string>{"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
-                         : std::vector<std::string>{"exp_avg", "exp_avg_sq"};
-  }
-  return std::get<ops::SgdAttrs>(attrs).momentum > 0 ? std::vector<std::string>{"momentum_buffer"}
-                                                     : std::vector<std::string>{};
-}
-
 Session::Session(backends::Device& device, graph::Parameters& parameters, const graph::Spec& spec,
                  const SessionOptions& options)
     : device_(device),
@@ -152,58 +143,64 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
         std::make_unique<ClipStage>(device, forward_backward_->graph().spec(waveform).shape.size());
   }
 
-  // The optimizer's graph: parameters that train and lie side by side are one flat array.
-  Graph u;
-  std::vector<void*> addresses;
-  const auto flat = [&](const std::string& name, std::byte* base, size_t begin, size_t end) {
-    addresses.push_back(base + begin);
-    return u.add_value(
-        {name,
-         {Shape{static_cast<int64_t>((end - begin) / sizeof(float))}, ops::Form::dense},
-         Kind::buffer});
-  };
-  std::vector<void*> seconds;
-  std::vector<ValueId> gradients;
-  struct Run {
-    size_t begin, end;
-    double rate;
-  };
+  update_ =
+      update_program(device, options.optimizer, arrays(), runs([](const Entry&) { return true; }));
+  update_->refresh(parameters.stream());
+  if (options.early_update && device.updates_early()) make_early_update();
+}
+
+std::vector<Run> Session::runs(const std::function<bool(const Entry&)>& wanted) const {
   std::vector<Run> runs;
   for (size_t i = 0; i < trainable_.size(); ++i) {
-    if (!trainable_[i]) continue;
-    const auto& e = parameters.entries()[i];
-    const double rate = rate_of(options, e.name);
+    const Entry& e = parameters_.entries()[i];
+    if (!trainable_[i] || !wanted(e)) continue;
+    const double rate = rate_of(options_, e.name);
     if (!runs.empty() && runs.back().end == e.offset && runs.back().rate == rate) {
       runs.back().end += e.bytes;
     } else {
       runs.push_back({e.offset, e.offset + e.bytes, rate});
     }
   }
-  for (const Run& run : runs)
-    gradients.push_back(
-        flat("gradients", gradients_->data(), run.begin - first_, run.end - first_));
-  u.add_node(Op::grad_norm, ops::NoAttrs{}, "clip", gradients);
-  for (size_t r = 0; r < runs.size(); ++r) {
-    const auto [begin, end, rate] = runs[r];
-    std::vector<ValueId> in{flat("parameters", parameters.data(), begin, end), gradients[r]};
-    seconds.resize(u.values.size(), nullptr);
-    seconds[static_cast<size_t>(in[0])] = address_beside(begin);
-    for (size_t k = 0; k < slots_.size(); ++k) {
-      in.push_back(
-          flat(options.optimizer.slots()[k], slots_[k]->data(), begin - first_, end - first_));
-    }
-    if (const auto* adam = std::get_if<ops::AdamAttrs>(&options.optimizer.attrs)) {
-      ops::AdamAttrs attrs = *adam;
-      attrs.rate = rate;
-      u.add_node(Op::adam, attrs, "optimizer", in);
-    } else {
-      auto attrs = std::get<ops::SgdAttrs>(options.optimizer.attrs);
-      attrs.rate = rate;
-      u.add_node(Op::sgd, attrs, "optimizer", in);
+  return runs;
+}
+
+FlatArrays Session::arrays() const {
+  FlatArrays a{parameters_.data(), gradients_->data(), {}, first_, [this](size_t offset) {
+                 return address_beside(offset);
+               }};
+  for (const auto& slot : slots_) a.slots.push_back(slot->data());
+  return a;
+}
+
+void Session::make_early_update() {
+  const Graph& g = forward_backward_->graph();
+  const size_t last = g.nodes.size() - 1;
+  std::vector<Run> early;
+  std::vector<size_t> after;
+  const auto inside = [](const Bucket& b, const Entry& e) {
+    return e.offset >= b.begin && e.offset < b.end;
+  };
+  auto buckets = gradient_buckets(g, parameters_.entries(), options_.early_bytes, Ready::free);
+  // What is ready with the last node has nothing to run beside.
+  std::erase_if(buckets, [&](const Bucket& b) { return b.node == last; });
+  for (const Bucket& b : buckets) {
+    for (const Run& run : runs([&](const Entry& e) { return inside(b, e); })) {
+      early.push_back(run);
+      after.push_back(b.node);
     }
   }
-  update_ = std::make_unique<graph::Program>(std::move(u), device, addresses, program, seconds);
-  update_->refresh(parameters.stream());
+  if (early.empty()) return;
+  const auto late = runs([&](const Entry& e) {
+    return std::none_of(buckets.begin(), buckets.end(),
+                        [&](const Bucket& b) { return inside(b, e); });
+  });
+  const auto* loss =
+      static_cast<const float*>(forward_backward_->address(forward_backward_->output("loss")));
+  early_ = std::make_unique<EarlyUpdate>(device_, options_.optimizer, arrays(), early,
+                                         std::move(after), last, loss);
+  rest_ = update_program(device_, options_.optimizer, arrays(), late);
+  forward_backward_->set_follow(
+      [this](backends::Stream& stream, size_t node) { early_->follow(stream, node); });
 }
 
 void Session::join(std::shared_ptr<backends::Collective> processes, const JoinOptions& options,
@@ -221,6 +218,9 @@ void Session::join(std::shared_ptr<backends::Collective> processes, const JoinOp
   stream.synchronize();
   parameters_.touch();
 
+  // A gradient is ready for the update when it has been averaged, and that all wait for.
+  early_.reset();
+  rest_.reset();
   const graph::Graph& g = forward_backward_->graph();
   const size_t last = g.nodes.size() - 1;
   auto buckets = gradient_buckets(g, parameters_.entries(), options.bucket_bytes);
@@ -317,12 +317,18 @@ StepResult Session::compute_gradients(const StepInput& input, const std::atomic<
 }
 
 StepResult Session::step(const StepInput& input, const std::atomic<bool>* cancel) {
+  const bool early = early_ != nullptr && input.update && !(input.state.max_norm > 0);
+  if (early_ != nullptr) {
+    backends::StepState state = input.state;
+    state.grad_scale = early ? 1 : 0;
+    early_->set_state(parameters_.stream(), state);
+  }
   StepResult result =
       processes_ == nullptr ? compute_gradients(input, cancel) : average_gradients(input, cancel);
   if (result.cancelled || !input.update) return result;
   backends::Stream& stream = parameters_.stream();
   // Never left half done: a cancelled step has either updated everything or nothing.
-  update_->run(stream, input.state);
+  (early ? rest_ : update_)->run(stream, input.state);
   if (input.state.max_norm > 0) result.grad_norm = update_->read_state(stream).grad_norm;
   stream.synchronize();
   parameters_.touch();
@@ -389,6 +395,10 @@ bool Session::trains(const std::string& parameter) const {
 graph::Need Session::need() const {
   graph::Need n = forward_backward_->need();
   n += update_->need();
+  if (early_ != nullptr) {
+    n += early_->need();
+    n += rest_->need();
+  }
   n.weights = parameters_.bytes();
   if (beside_ != nullptr) n.kernels += beside_->bytes();
   if (stage_ != nullptr) n.activations += stage_->bytes();
@@ -406,6 +416,9 @@ graph::NeedOf Session::need_of(graph::Parameters& parameters, const graph::Spec&
   };
 }
 
-std::string Session::text() const { return forward_backward_->text() + update_->text(); }
+std::string Session::text() const {
+  if (early_ == nullptr) return forward_backward_->text() + update_->text();
+  return forward_backward_->text() + early_->text() + rest_->text();
+}
 
 }  // namespace panns::train

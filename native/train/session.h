@@ -6,21 +6,16 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "backends/collective.h"
 #include "graph/parameters.h"
 #include "graph/program.h"
 #include "train/clip_stage.h"
+#include "train/optimizer.h"
+#include "train/update.h"
 
 namespace panns::train {
-
-struct Optimizer {
-  std::variant<ops::AdamAttrs, ops::SgdAttrs> attrs;
-  // State arrays beside each parameter: Adam's m, v (and v_max), SGD's momentum.
-  std::vector<std::string> slots() const;
-};
 
 struct SessionOptions {
   int64_t batch = 32, samples = 0;
@@ -36,6 +31,13 @@ struct SessionOptions {
   int from = -1;
   bool sync_norms = false;              // once joined, norms see the rows of all processes
   std::vector<std::string> passes_off;  // "fuse", "prune", "plan", or a row of the fusion table
+  // The update of parameters whose gradients come early runs beside the rest of the backward pass,
+  // where the device can, no norm over all gradients is needed and no process waits for others: the
+  // same bits.
+  bool early_update = false;
+  // Of one piece of that, about: a launch should have work for a while (8 MiB of Cnn14's weights
+  // take some 50 us with Adam), and the last pieces be small.
+  size_t early_bytes = size_t{8} << 20;
 };
 
 // How gradients are averaged.
@@ -101,6 +103,12 @@ class Session {
   std::string text() const;
 
  private:
+  using Entry = graph::Parameters::Entry;
+
+  // Neighbours among the trained parameters that are wanted, by rate.
+  std::vector<Run> runs(const std::function<bool(const Entry&)>& wanted) const;
+  FlatArrays arrays() const;
+  void make_early_update();
   // Everything of a step before the update, in this process and in all.
   StepResult compute_gradients(const StepInput& input, const std::atomic<bool>* cancel);
   StepResult average_gradients(const StepInput& input, const std::atomic<bool>* cancel);
@@ -114,7 +122,7 @@ class Session {
   // Of the second form of the parameters at that offset; null: they have none.
   std::byte* address_beside(size_t offset) const;
   // Throws ERR_PANNS_SPEC for a parameter that does not train.
-  const graph::Parameters::Entry& trained(const std::string& parameter) const;
+  const Entry& trained(const std::string& parameter) const;
 
   backends::Device& device_;
   graph::Parameters& parameters_;
@@ -130,6 +138,8 @@ class Session {
   // Two programs, so that a step can stop between gradients and update (a NaN loss, a gradient
   // check); on a capturing device both are replayed back to back.
   std::unique_ptr<graph::Program> forward_backward_, update_;
+  std::unique_ptr<EarlyUpdate> early_;               // null: all of the update comes after
+  std::unique_ptr<graph::Program> rest_;             // of the update, beside early_
   std::unique_ptr<ClipStage> stage_;                 // null: clips come with their step
   std::shared_ptr<backends::Collective> processes_;  // null: this one alone
 };

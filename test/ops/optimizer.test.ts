@@ -74,6 +74,28 @@ for (const row of rows) {
   });
 }
 
+for (const row of rows.filter(({ attrs }) => attrs.amsgrad || attrs.momentum)) {
+  t.test(`${row.kind} ${JSON.stringify(row.attrs)} behind a gate`, async (t) => {
+    const count = 1003;
+    const inputs = Array.from({ length: 2 + slotCount(row) }, () =>
+      dense([count], lab.uniforms(count, 0.1, 1)),
+    );
+    const state = { step: 2, lr: row.lr };
+    const optimize = async (...gate: number[]) => {
+      const values = gate.map((value) => dense([1], Float32Array.of(value)));
+      const call = { op: row.kind, attrs: row.attrs, inputs: [...inputs, ...values], state };
+      return (await lab.run(call)).slice(0, inputs.length);
+    };
+    const want = await optimize();
+    t.notSame(want[0], inputs[0]);
+    t.same(await optimize(lab.normals(1)[0] as number), want, 'open: as without');
+    t.same(await optimize(3e38), want, 'open to all that is finite');
+    for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+      t.same(await optimize(value), inputs, `${value}: nothing moves`);
+    }
+  });
+}
+
 t.test('grad_norm: the norm over all arrays, and the factor that clips', async (t) => {
   const arrays = [lab.normals(1000, 0.1), lab.normals(37), lab.normals(1, 5)];
   const inputs = arrays.map((data) => dense([data.length], data));

@@ -134,6 +134,12 @@ class CudaDevice final : public backends::Device {
 
   std::unique_ptr<Stream> stream() override { return std::make_unique<CudaStream>(ordinal_); }
 
+  std::unique_ptr<Stream> stream_beside() override {
+    return std::make_unique<CudaStream>(ordinal_, CudaStream::Priority::low);
+  }
+
+  bool updates_early() const override { return context_.loss_scale == nullptr; }
+
   size_t bytes(const ops::TensorSpec& v) const override { return bytes_of(v, context_); }
 
   void import_value(Stream& stream, const ops::TensorSpec& v, const float* host,

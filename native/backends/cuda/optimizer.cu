@@ -45,6 +45,12 @@ PANNS_DEVICE AdamStep step_of(const Adam& a, const backends::StepState* state) {
   return *shared;
 }
 
+// Whether the update takes place at all.
+PANNS_DEVICE bool updates(const backends::StepState* state, const float* gate) {
+  // False of a NaN.
+  return state->grad_scale != 0 && (gate == nullptr || fabsf(*gate) < INFINITY);
+}
+
 struct AdamArrays {
   const float* grad;
   float *weight, *m, *v, *v_max;
@@ -77,9 +83,9 @@ PANNS_DEVICE void adam_update(const AdamStep& s, float one_minus_beta1, float be
 // W elements at a time; of the rest, fewer than W, one a thread of the first block.
 template <int W, bool kAmsgrad, typename Copy>
 __global__ void __launch_bounds__(kThreads)
-    adam_kernel(Adam options, const backends::StepState* state, int64_t count, AdamArrays a,
-                Copy* copy) {
-  if (state->grad_scale == 0) return;
+    adam_kernel(Adam options, const backends::StepState* state, const float* gate, int64_t count,
+                AdamArrays a, Copy* copy) {
+  if (!updates(state, gate)) return;
   const AdamStep s = step_of(options, state);
   const float one_minus_beta1 = static_cast<float>(1 - options.beta1);
   const float beta2 = static_cast<float>(options.beta2);
@@ -126,9 +132,10 @@ PANNS_DEVICE void sgd_update(const SgdStep& s, const SgdArrays& a, int64_t i, Co
 }
 
 template <int W, bool kMomentum, typename Copy>
-__global__ void __launch_bounds__(kThreads) sgd_kernel(SgdStep s, const backends::StepState* state,
-                                                       int64_t count, SgdArrays a, Copy* copy) {
-  if (state->grad_scale == 0) return;
+__global__ void __launch_bounds__(kThreads)
+    sgd_kernel(SgdStep s, const backends::StepState* state, const float* gate, int64_t count,
+               SgdArrays a, Copy* copy) {
+  if (!updates(state, gate)) return;
   s.grad_scale = state->grad_scale;
   s.lr = static_cast<float>(state->lr * s.rate);
   const int64_t first = int64_t{blockIdx.x} * kThreads + threadIdx.x;
@@ -210,23 +217,25 @@ void with_access(bool wide, const WeightCopy& copy, Body&& body) {
 
 void adam(const Launch& launch, const Adam& adam, const backends::StepState* state, int64_t count,
           const float* grad, float* weight, float* m, float* v, float* v_max,
-          const WeightCopy& copy) {
+          const WeightCopy& copy, const float* gate) {
   const bool wide = aligned({grad, weight, m, v, v_max, copy.data});
   with_access(wide, copy, [&](auto width, auto* to) {
     using Copy = std::remove_pointer_t<decltype(to)>;
     const Grid grid{.x = striding(launch, ceil_div(count, width)).x, .shared = sizeof(AdamStep)};
     const AdamArrays arrays{grad, weight, m, v, v_max};
     if (adam.amsgrad) {
-      enqueue(launch, "adam", adam_kernel<width, true, Copy>, grid, adam, state, count, arrays, to);
+      enqueue(launch, "adam", adam_kernel<width, true, Copy>, grid, adam, state, gate, count,
+              arrays, to);
     } else {
-      enqueue(launch, "adam", adam_kernel<width, false, Copy>, grid, adam, state, count, arrays,
-              to);
+      enqueue(launch, "adam", adam_kernel<width, false, Copy>, grid, adam, state, gate, count,
+              arrays, to);
     }
   });
 }
 
 void sgd(const Launch& launch, const Sgd& sgd, const backends::StepState* state, int64_t count,
-         const float* grad, float* weight, float* momentum_buffer, const WeightCopy& copy) {
+         const float* grad, float* weight, float* momentum_buffer, const WeightCopy& copy,
+         const float* gate) {
   const SgdStep step{1,
                      0,
                      static_cast<float>(sgd.momentum),
@@ -239,9 +248,11 @@ void sgd(const Launch& launch, const Sgd& sgd, const backends::StepState* state,
     const Grid grid = striding(launch, ceil_div(count, width));
     const SgdArrays arrays{grad, weight, momentum_buffer};
     if (sgd.momentum != 0) {
-      enqueue(launch, "sgd", sgd_kernel<width, true, Copy>, grid, step, state, count, arrays, to);
+      enqueue(launch, "sgd", sgd_kernel<width, true, Copy>, grid, step, state, gate, count, arrays,
+              to);
     } else {
-      enqueue(launch, "sgd", sgd_kernel<width, false, Copy>, grid, step, state, count, arrays, to);
+      enqueue(launch, "sgd", sgd_kernel<width, false, Copy>, grid, step, state, gate, count, arrays,
+              to);
     }
   });
 }

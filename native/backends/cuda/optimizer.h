@@ -28,10 +28,11 @@ struct WeightCopy {
 };
 
 // The step counts from state->step + 1; lr and grad_scale are the state's, and a grad_scale of 0
-// leaves everything as it is. v_max is read and written with amsgrad only.
+// leaves everything as it is, as does a gate that is not finite; null for none. v_max is read and
+// written with amsgrad only.
 void adam(const Launch& launch, const Adam& adam, const backends::StepState* state, int64_t count,
           const float* grad, float* weight, float* m, float* v, float* v_max,
-          const WeightCopy& copy);
+          const WeightCopy& copy, const float* gate = nullptr);
 
 struct Sgd {
   double momentum = 0, weight_decay = 0;
@@ -41,7 +42,8 @@ struct Sgd {
 
 // momentum_buffer starts as zeros, and is touched only where momentum is not 0.
 void sgd(const Launch& launch, const Sgd& sgd, const backends::StepState* state, int64_t count,
-         const float* grad, float* weight, float* momentum_buffer, const WeightCopy& copy);
+         const float* grad, float* weight, float* momentum_buffer, const WeightCopy& copy,
+         const float* gate = nullptr);
 
 // What a float16 backward pass multiplies the loss by, so that small gradients are not lost, in
 // device memory. It doubles after kSteps steps without an overflow; a step that overflows is left

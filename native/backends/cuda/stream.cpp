@@ -19,7 +19,9 @@ class CudaEvent final : public backends::Event {
 class CudaRecording final : public backends::Recording {
  public:
   explicit CudaRecording(cudaGraph_t graph) {
-    const cudaError_t status = cudaGraphInstantiate(&executable_, graph, 0);
+    // Each kernel with the priority of the stream that it was captured on.
+    const cudaError_t status =
+        cudaGraphInstantiate(&executable_, graph, cudaGraphInstantiateFlagUseNodePriority);
     cudaGraphDestroy(graph);
     check(status, "cudaGraphInstantiate");
   }
@@ -32,9 +34,12 @@ class CudaRecording final : public backends::Recording {
 
 }  // namespace
 
-CudaStream::CudaStream(int ordinal) : ordinal_(ordinal) {
+CudaStream::CudaStream(int ordinal, Priority priority) : ordinal_(ordinal) {
   PANNS_CUDA(cudaSetDevice(ordinal));
-  PANNS_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  int least = 0, greatest = 0;
+  PANNS_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+  PANNS_CUDA(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking,
+                                          priority == Priority::low ? least : greatest));
 }
 
 CudaStream::~CudaStream() {

@@ -16,7 +16,9 @@ class CudaStream final : public backends::Stream {
   // for it, and small beside the batches that are uploaded.
   static constexpr size_t kStageBytes = 4u << 20;
 
-  explicit CudaStream(int ordinal);
+  enum class Priority : uint8_t { high, low };
+
+  explicit CudaStream(int ordinal, Priority priority = Priority::high);
   ~CudaStream() override;
 
   // The host's memory may be reused on return: it is copied through page-locked memory, piece by

@@ -79,6 +79,12 @@ class NullStream final : public Stream {
   }
   void wait(const Event& event) override {
     const auto& e = static_cast<const NullEvent&>(event);
+    if (e.stream->capture_ != nullptr && e.stream != this) branch_of_ = e.stream;
+    if (e.stream->branch_of_ == this) {
+      e.stream->branch_of_ = nullptr;
+      return;
+    }
+    if (branch_of_ != nullptr) return;
     push([stream = e.stream, count = e.count] { stream->work_until(count); });
   }
   void synchronize() override {
@@ -101,6 +107,11 @@ class NullStream final : public Stream {
     }
   }
   void push(Work work) {
+    // A branch of another stream's capture is recorded there.
+    if (branch_of_ != nullptr) {
+      branch_of_->push(std::move(work));
+      return;
+    }
     (capture_ != nullptr ? capture_->work : queue_).push_back(std::move(work));
   }
 
@@ -108,6 +119,7 @@ class NullStream final : public Stream {
   std::deque<Work> queue_;
   uint64_t done_ = 0;
   std::unique_ptr<NullRecording> capture_;
+  NullStream* branch_of_ = nullptr;
 };
 
 // Marks every output as written, so that a test sees what ran, how often, and in which order.
@@ -154,6 +166,7 @@ class NullDevice final : public Device {
     return {*held_, limit == 0 ? MemoryState::kUnknown : limit - *held_};
   }
   bool uploads() const override { return true; }
+  bool updates_early() const override { return true; }
   std::unique_ptr<Stream> stream() override { return std::make_unique<NullStream>(); }
   size_t bytes(const ops::TensorSpec& v) const override {
     return static_cast<size_t>(v.shape.size()) * sizeof(float);

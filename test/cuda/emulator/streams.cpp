@@ -136,8 +136,15 @@ using namespace cuda_emulator;
 
 extern "C" {
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  *least = 0;
+  *greatest = -5;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int priority) {
   const Lock lock(mutex());
+  if (priority > 0 || priority < -5) return say(cudaErrorInvalidValue, "no such priority");
   if (flags != cudaStreamNonBlocking) {
     return say(cudaErrorNotSupported, "only streams that do not wait for the default one");
   }

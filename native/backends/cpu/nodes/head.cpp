@@ -114,11 +114,21 @@ std::unique_ptr<Kernel> make_grad_norm(const NodeSpec& node, Context& context) {
   });
 }
 
-// (parameters, gradients, m, v[, v_max])
+namespace {
+
+// Of an optimizer whose inputs before the gate are so many.
+bool passes(const Args& args, size_t inputs) {
+  return args.in.size() == inputs || std::isfinite(*in(args, inputs));
+}
+
+}  // namespace
+
+// (parameters, gradients, m, v[, v_max][, gate])
 std::unique_ptr<Kernel> make_adam(const NodeSpec& node, Context& context) {
   const auto& a = ops::as<ops::AdamAttrs>(node.attrs);
   const int64_t count = node.in[0].shape.size();
   return adapt(0, [=, &pool = context.pool](const Args& args) {
+    if (!passes(args, a.amsgrad ? 5 : 4)) return;
     const backends::StepState& state = *args.state;
     const auto slot = [&](size_t i) { return static_cast<float*>(args.in[i]); };
     const Adam options{state.lr * a.rate, a.beta1,     a.beta2,  a.eps,
@@ -128,11 +138,12 @@ std::unique_ptr<Kernel> make_adam(const NodeSpec& node, Context& context) {
   });
 }
 
-// (parameters, gradients[, momentum])
+// (parameters, gradients[, momentum][, gate])
 std::unique_ptr<Kernel> make_sgd(const NodeSpec& node, Context& context) {
   const auto& a = ops::as<ops::SgdAttrs>(node.attrs);
   const int64_t count = node.in[0].shape.size();
   return adapt(0, [=, &pool = context.pool](const Args& args) {
+    if (!passes(args, a.momentum > 0 ? 3 : 2)) return;
     const backends::StepState& state = *args.state;
     sgd(pool, {state.lr * a.rate, a.momentum, a.weight_decay, a.nesterov}, state.grad_scale, count,
         in(args, 1), static_cast<float*>(args.in[0]),

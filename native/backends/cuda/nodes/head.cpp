@@ -89,7 +89,16 @@ std::unique_ptr<Kernel> make_grad_norm(const NodeSpec& node, Context& context) {
                });
 }
 
-// (parameters, gradients, m, v[, v_max])
+namespace {
+
+// Of an optimizer whose inputs before it are so many; null: none.
+const float* gate_of(const Args& a, size_t inputs) {
+  return a.in.size() == inputs ? nullptr : floats_in(a, inputs);
+}
+
+}  // namespace
+
+// (parameters, gradients, m, v[, v_max][, gate])
 std::unique_ptr<Kernel> make_adam(const NodeSpec& node, Context& context) {
   const auto& attrs = ops::as<ops::AdamAttrs>(node.attrs);
   const Adam options{attrs.beta1,     attrs.beta2,   attrs.eps, attrs.weight_decay,
@@ -99,11 +108,12 @@ std::unique_ptr<Kernel> make_adam(const NodeSpec& node, Context& context) {
                    const Launch& launch, const Args& a) {
                  const auto slot = [&](size_t i) { return static_cast<float*>(a.in[i]); };
                  adam(launch, options, a.state, count, floats_in(a, 1), slot(0), slot(2), slot(3),
-                      options.amsgrad ? slot(4) : nullptr, {type, a.beside[0]});
+                      options.amsgrad ? slot(4) : nullptr, {type, a.beside[0]},
+                      gate_of(a, options.amsgrad ? 5 : 4));
                });
 }
 
-// (parameters, gradients[, momentum])
+// (parameters, gradients[, momentum][, gate])
 std::unique_ptr<Kernel> make_sgd(const NodeSpec& node, Context& context) {
   const auto& attrs = ops::as<ops::SgdAttrs>(node.attrs);
   const Sgd options{attrs.momentum, attrs.weight_decay, attrs.nesterov, attrs.rate};
@@ -112,7 +122,7 @@ std::unique_ptr<Kernel> make_sgd(const NodeSpec& node, Context& context) {
                    const Launch& launch, const Args& a) {
                  sgd(launch, options, a.state, count, floats_in(a, 1), static_cast<float*>(a.in[0]),
                      options.momentum > 0 ? static_cast<float*>(a.in[2]) : nullptr,
-                     {type, a.beside[0]});
+                     {type, a.beside[0]}, gate_of(a, options.momentum > 0 ? 3 : 2));
                });
 }
 
