@@ -49,7 +49,18 @@ const cases = [
   { kind: 'train', model: 'Cnn14', precision: 'fp16', batch: 32 },
 ];
 
-const nameOf = ({ kind, model, precision, batch }) => `${model} ${kind} ${precision} x${batch}`;
+/** Our own side in other ways, beside the usual one: what each of the CUDA core's shortcuts gives. */
+const ways = {
+  'conv+batch_norm off': { passesOff: ['conv+batch_norm'] },
+  'early_update on': { passesOn: ['early_update'] },
+  'clips with their step': { stages: false },
+  'pairs of bins': { pairBins: 'always' },
+  'any order of sums': { deterministic: false },
+};
+cases.splice(2, 0, { kind: 'train', model: 'Cnn14', precision: 'bf16', batch: 32, ways });
+
+const nameOf = ({ kind, model, precision, batch, ways }) =>
+  `${model} ${kind} ${precision} x${batch}${ways === undefined ? '' : ' ways'}`;
 
 function wanted(one) {
   const words = chosen.only.toLowerCase().split(',').filter(Boolean);
@@ -81,7 +92,7 @@ function cardState() {
   return status === 0 ? stdout.trim() : null;
 }
 
-async function openSides(work, torch) {
+async function openSides({ ways, ...work }, torch) {
   const rows = [];
   const patience = { seconds: Math.min(PATIENCE, (deadline - performance.now()) / 1000) };
   const start = async (name, command, args) => {
@@ -92,8 +103,11 @@ async function openSides(work, torch) {
       rows.push({ name, failed: error.message });
     }
   };
-  await start('panns', process.execPath, [join(here, 'gpu_own.mjs'), JSON.stringify(work)]);
-  if (torch.missing !== undefined) return rows;
+  for (const [name, way] of Object.entries({ panns: {}, ...ways })) {
+    const args = [join(here, 'gpu_own.mjs'), JSON.stringify({ ...work, ...way })];
+    await start(name, process.execPath, args);
+  }
+  if (torch.missing !== undefined || ways !== undefined) return rows;
   for (const compile of chosen.compile ? [false, true] : [false]) {
     const peer = JSON.stringify({ ...work, compile });
     const name = compile ? 'torch.compile' : 'torch';
@@ -172,7 +186,7 @@ for (const one of cases.filter(wanted)) {
     const rate = failed
       ? ''
       : `${clipsPerSecond.toFixed(0)} clips/s, ${timesOurs?.toFixed(2)}x our time`;
-    console.log(`  ${side.padEnd(14)} ${text}  ${rate}`);
+    console.log(`  ${side.padEnd(22)} ${text}  ${rate}`);
   }
 }
 write();

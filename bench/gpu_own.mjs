@@ -25,19 +25,24 @@ function noise(length, training) {
 async function prepare({ kind, model: name, batch, samples, precision, device = 'cuda' }) {
   const addon = loadNative();
   const { spec, minimumSamples } = describeModel(name, {});
-  const place = { device, threads: 0, precision, measurePlans: work.measurePlans ?? false };
+  const { measurePlans = false, deterministic = true, pairBins } = work;
+  const place = {
+    ...{ device, threads: 0, precision, measurePlans, deterministic },
+    ...(pairBins !== undefined && { pairBins }),
+  };
   const model = await addon.createModel(spec, place, minimumSamples);
   await model.initialise(1n);
   const clips = noise(batch * samples, kind === 'train');
   if (kind === 'infer') return () => model.infer(clips, batch, samples, ['clipwise_output']);
   const session = await addon.createSession(model, spec, {
-    ...{ batch, samples, mixup: false, loss: 'bce', frozen: [], passesOff: [] },
+    ...{ batch, samples, mixup: false, loss: 'bce', frozen: [] },
+    ...{ passesOff: work.passesOff ?? [], passesOn: work.passesOn ?? [] },
     optimizer: { kind: 'adam', attrs: { amsgrad: true } },
   });
   const target = new Float32Array(batch * CLASSES).map((_, i) => (i % 101 === 0 ? 1 : 0));
   let step = 0;
   // As a Trainer does: the clips of each step go up while the one before computes.
-  const next = session.stages() ? clips : undefined;
+  const next = session.stages() && work.stages !== false ? clips : undefined;
   return async () => {
     const given = step > 0 && next !== undefined ? undefined : clips;
     const state = { seed: 1n, step: step++, lr: 1e-4, maxNorm: 0, update: true };

@@ -24,8 +24,8 @@ namespace {
 // Of the largest result. fp32 sums of up to some thousand products of unit size round to about
 // 2^-24 * sqrt(terms) of it; a wrong tap or border is at least 1e-2 on these sizes.
 constexpr double kTolerance = 3e-6;
-// Winograd adds and cancels more, and its weight gradient sums thousands of tiles in one go: 5e-6 on
-// a map of 900 x 33, and 7e-6 on random shapes of few channels.
+// Winograd adds and cancels more, and its weight gradient sums thousands of tiles in one go: 5e-6
+// on a map of 900 x 33, and 7e-6 on random shapes of few channels.
 constexpr double kWinogradTolerance = 2e-5;
 
 std::mt19937_64 random_bits(test::seed());
