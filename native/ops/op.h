@@ -95,5 +95,7 @@ const T& as(const Attrs& attrs) {
 void expect_map(const TensorSpec& x, const std::string& where);
 // Throws ERR_PANNS_SHAPE unless the spec is dense with that rank.
 void expect_dense(const TensorSpec& x, int rank, const std::string& where);
+// Throws ERR_PANNS_SHAPE unless the clips of x make pairs, with one weight a clip.
+void expect_pairs(const Shape& x, const Shape& weights, const std::string& where);
 
 }  // namespace panns::ops
