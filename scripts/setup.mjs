@@ -89,7 +89,9 @@ function oraclePython() {
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return python;
   try {
     step('python3 -m venv .venv', 'python3', ['-m', 'venv', '.venv']);
-    const install = ['-m', 'pip', 'install', '--disable-pip-version-check', '-r', requirements];
+    // Python compiles what it imports; pip would compile all of torch, a minute's work.
+    const quick = ['--disable-pip-version-check', '--no-compile'];
+    const install = ['-m', 'pip', 'install', ...quick, '-r', requirements];
     step('pip install -r test/oracle/requirements.txt', python, install);
   } catch (error) {
     if (!(error instanceof StepFailed)) throw error;
