@@ -57,6 +57,10 @@ class Stream {
   virtual void download(void* host, const void* device, size_t bytes) = 0;
   virtual std::unique_ptr<Event> record() = 0;
   virtual void wait(const Event& event) = 0;
+  // A point whose time is kept, and the time from one to a later one of this stream, which is
+  // waited for. Not while capturing.
+  virtual std::unique_ptr<Event> mark() = 0;
+  virtual double seconds(const Event& from, const Event& to) = 0;
   virtual void synchronize() = 0;
   // Between the two, work is recorded and not run. A backend that cannot capture returns null from
   // end_capture, and has run the work at once.

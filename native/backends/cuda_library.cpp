@@ -107,6 +107,16 @@ class GuardedStream final : public Stream {
   void wait(const Event& event) override {
     guarded(library_, [&] { stream_->wait(event); });
   }
+  std::unique_ptr<Event> mark() override {
+    std::unique_ptr<Event> event;
+    guarded(library_, [&] { event = stream_->mark(); });
+    return event;
+  }
+  double seconds(const Event& from, const Event& to) override {
+    double between = 0;
+    guarded(library_, [&] { between = stream_->seconds(from, to); });
+    return between;
+  }
   void synchronize() override {
     guarded(library_, [&] { stream_->synchronize(); });
   }

@@ -84,6 +84,7 @@ Napi::Function SessionHandle::define(Napi::Env env) {
   return DefineClass(
       env, "NativeSession",
       {InstanceMethod<&SessionHandle::join>("join"), InstanceMethod<&SessionHandle::step>("step"),
+       InstanceMethod<&SessionHandle::profile>("profile"),
        InstanceMethod<&SessionHandle::gradient>("gradient"),
        InstanceMethod<&SessionHandle::slots>("slots"),
        InstanceMethod<&SessionHandle::get_slot>("getSlot"),

@@ -50,6 +50,11 @@ class Program {
   // runs, and one node of it.
   void set_state(backends::Stream& stream, const backends::StepState& state);
   void enqueue(backends::Stream& stream, size_t node);
+  // A run node by node, never as a recording, constant nodes too, and nothing that follows them:
+  // marks before the first node and after each, none where `cancel` became true on the way.
+  using Marks = std::vector<std::unique_ptr<backends::Event>>;
+  Marks mark_nodes(backends::Stream& stream, const backends::StepState& state,
+                   const std::atomic<bool>* cancel = nullptr);
   // The state as the last run left it (gradient norm).
   backends::StepState read_state(backends::Stream& stream);
 

@@ -75,6 +75,8 @@ struct OpDef {
   std::function<Attrs(AttrMap&)> parse = nullptr;
   // How many inputs a spec's node has, parameters not counted.
   int inputs = 1;
+  // Whether it writes its inputs, but for gradients (the second one), instead of making outputs.
+  bool in_place = false;
 };
 
 #define PANNS_OP(name, Attrs) extern const OpDef name##_def;

@@ -1,6 +1,7 @@
 #include "train/session.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "graph/fuse.h"
@@ -335,6 +336,37 @@ StepResult Session::step(const StepInput& input, const std::atomic<bool>* cancel
   // This step moved nothing that is frozen.
   version_ = parameters_.version();
   return result;
+}
+
+Session::Profile Session::profile(const StepInput& input, const std::atomic<bool>* cancel) {
+  PANNS_CHECK(processes_ == nullptr, "ERR_PANNS_UNSUPPORTED", "profile",
+              "expected a session of one process, got one of several");
+  backends::Stream& stream = parameters_.stream();
+  take(input);
+  const auto first = forward_backward_->mark_nodes(stream, input.state, cancel);
+  if (first.empty()) return {};
+  // Before the first half is waited for, so that the device goes on without a rest.
+  const auto second = update_->mark_nodes(stream, input.state);
+  StepInput usual = input;
+  if (stages()) {
+    bring_next(input);
+    usual.waveform = static_cast<const int16_t*>(nullptr);
+    usual.next = nullptr;
+  }
+  Profile profile;
+  for (const auto* marks : {&first, &second}) {
+    const auto seconds = graph::seconds_between(stream, *marks);
+    profile.nodes.insert(profile.nodes.end(), seconds.begin(), seconds.end());
+  }
+  loss(input);
+  parameters_.touch();
+  version_ = parameters_.version();
+
+  ++usual.state.step;
+  const auto begin = std::chrono::steady_clock::now();
+  profile.cancelled = step(usual, cancel).cancelled;
+  profile.step = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return profile;
 }
 
 std::byte* Session::address_beside(size_t offset) const {

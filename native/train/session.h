@@ -10,6 +10,7 @@
 
 #include "backends/collective.h"
 #include "graph/parameters.h"
+#include "graph/profile.h"
 #include "graph/program.h"
 #include "train/clip_stage.h"
 #include "train/optimizer.h"
@@ -82,6 +83,20 @@ class Session {
 
   // Throws ERR_PANNS_NAN if the loss is not finite; the parameters are then still those before.
   StepResult step(const StepInput& input, const std::atomic<bool>* cancel = nullptr);
+
+  // Two steps, in seconds: one node by node, of the programs in their order, and one as usual,
+  // until the host knows its loss. Samples of 16 bits may be given as `next` too, where a session
+  // stages. Throws ERR_PANNS_UNSUPPORTED for one of several processes.
+  struct Profile {
+    std::vector<double> nodes;
+    double step = 0;
+    bool cancelled = true;
+  };
+  Profile profile(const StepInput& input, const std::atomic<bool>* cancel = nullptr);
+  // Forward and backward, then the update.
+  std::vector<const graph::Program*> programs() const {
+    return {forward_backward_.get(), update_.get()};
+  }
 
   // Gradients of the last step and optimizer state, in logical order.
   void gradient(const std::string& parameter, float* values, int64_t count) const;

@@ -8,7 +8,10 @@ namespace {
 
 class CudaEvent final : public backends::Event {
  public:
-  CudaEvent() { PANNS_CUDA(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
+  // Without a time to keep an event costs a stream less.
+  explicit CudaEvent(unsigned flags = cudaEventDisableTiming) {
+    PANNS_CUDA(cudaEventCreateWithFlags(&event_, flags));
+  }
   ~CudaEvent() override { cudaEventDestroy(event_); }
   cudaEvent_t raw() const { return event_; }
 
@@ -92,6 +95,23 @@ std::unique_ptr<backends::Event> CudaStream::record() {
 void CudaStream::wait(const backends::Event& event) {
   PANNS_CUDA(cudaSetDevice(ordinal_));
   PANNS_CUDA(cudaStreamWaitEvent(stream_, static_cast<const CudaEvent&>(event).raw(), 0));
+}
+
+std::unique_ptr<backends::Event> CudaStream::mark() {
+  drop_capture();
+  PANNS_CUDA(cudaSetDevice(ordinal_));
+  auto event = std::make_unique<CudaEvent>(cudaEventDefault);
+  PANNS_CUDA(cudaEventRecord(event->raw(), stream_));
+  return event;
+}
+
+double CudaStream::seconds(const backends::Event& from, const backends::Event& to) {
+  const auto raw = [](const backends::Event& e) { return static_cast<const CudaEvent&>(e).raw(); };
+  PANNS_CUDA(cudaSetDevice(ordinal_));
+  PANNS_CUDA(cudaEventSynchronize(raw(to)));
+  float milliseconds = 0;
+  PANNS_CUDA(cudaEventElapsedTime(&milliseconds, raw(from), raw(to)));
+  return 1e-3 * static_cast<double>(milliseconds);
 }
 
 void CudaStream::synchronize() {

@@ -27,6 +27,8 @@ class CudaStream final : public backends::Stream {
   void download(void* host, const void* device, size_t bytes) override;
   std::unique_ptr<backends::Event> record() override;
   void wait(const backends::Event& event) override;
+  std::unique_ptr<backends::Event> mark() override;
+  double seconds(const backends::Event& from, const backends::Event& to) override;
   void synchronize() override;
   void begin_capture() override;
   std::unique_ptr<backends::Recording> end_capture() override;

@@ -3,6 +3,7 @@
 // nothing happens to memory before synchronize, work can be captured, and reading an address of
 // the device on the host is never needed.
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <deque>
 #include <functional>
@@ -52,6 +53,14 @@ class NullEvent final : public Event {
   uint64_t count;  // of the stream's work before it
 };
 
+using Clock = std::chrono::steady_clock;
+
+class NullMark final : public Event {
+ public:
+  uint64_t count = 0;  // of the stream's work up to it
+  const std::shared_ptr<Clock::time_point> at = std::make_shared<Clock::time_point>();
+};
+
 class NullRecording final : public Recording {
  public:
   std::deque<Work> work;
@@ -86,6 +95,17 @@ class NullStream final : public Stream {
     }
     if (branch_of_ != nullptr) return;
     push([stream = e.stream, count = e.count] { stream->work_until(count); });
+  }
+  std::unique_ptr<Event> mark() override {
+    auto mark = std::make_unique<NullMark>();
+    push([at = mark->at] { *at = Clock::now(); });
+    mark->count = done_ + queue_.size();
+    return mark;
+  }
+  double seconds(const Event& from, const Event& to) override {
+    const auto &begin = static_cast<const NullMark&>(from), &end = static_cast<const NullMark&>(to);
+    work_until(end.count);
+    return std::chrono::duration<double>(*end.at - *begin.at).count();
   }
   void synchronize() override {
     PANNS_CHECK(capture_ == nullptr, "ERR_PANNS_INTERNAL", "null stream",
