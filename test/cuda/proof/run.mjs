@@ -1,13 +1,14 @@
 #!/usr/bin/env node
 // Proves a package on a machine with a GPU, and writes what it found as JSON:
 //
-//   node run.mjs [result.json] [--package=<folder>] [--cases=<folder>] [--only=doctor,ops,training,speed]
-//     [--seconds=540] [--jobs=4] [--python=python3] [--compile] [--rehearse]
+//   node run.mjs [result.json] [--package=<folder>] [--cases=<folder>]
+//     [--only=doctor,ops,training,profile,speed] [--seconds=540] [--jobs=4] [--python=python3] [--compile] [--rehearse]
 //
 // 1. doctor: `panns doctor --cuda` of the package.
 // 2. ops: every recorded call of test/ops on CUDA and on the CPU.
 // 3. training: networks trained for some steps on both.
-// 4. speed: bench/gpu.mjs, against PyTorch where there is one.
+// 4. profile: a training step of Cnn14, node by node, beside what the device could do.
+// 5. speed: bench/gpu.mjs, against PyTorch where there is one.
 //
 // Each runs in processes of its own: what crashes or hangs is a result, and the rest goes on. The
 // file is written as results come; --seconds bounds all of it, and what was not reached is counted.
@@ -32,15 +33,18 @@ import { parseArgs } from 'node:util';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '..', '..', '..');
-const PARTS = ['doctor', 'ops', 'training', 'speed'];
+const PARTS = ['doctor', 'ops', 'training', 'profile', 'speed'];
 const NETWORKS = ['Cnn6', 'MobileNetV1', 'ResNet22', 'Wavegram_Logmel_Cnn14', 'mn04'];
 const PRECISIONS = ['fp32', 'bf16', 'fp16', 'tf32'];
 const EXIT = { held: 0, failed: 1, usage: 2, noDevice: 3 };
 /** A worker that says nothing for so long hangs: cuDNN compiles some plans for seconds each. */
 const PATIENCE_SECONDS = 240;
 /** Shares of the time, of which those who are left out take none; what is left is for what follows. */
-const SHARES = { ops: 35, training: 25, speed: 40 };
-/** One small case. */
+const SHARES = { ops: 35, training: 25, profile: 10, speed: 40 };
+/** What is profiled: a full batch of the network that has most to compute. */
+const PROFILED = ['Cnn14', '--batch=32', '--mixup', '--device=cuda', '--precision=bf16'];
+/** One small case of each. */
+const REHEARSED_PROFILE = ['Cnn6', '--batch=1', '--seconds=1', '--device=cpu', '--runs=1'];
 const REHEARSED_SPEED = ['--only=cnn6,train,fp32', '--batch=1', '--samples=16000', '--steps=1'];
 
 function readOptions() {
@@ -168,18 +172,28 @@ function recordedCases(folder) {
   );
 }
 
-function askDoctor({ package: folder }) {
+/** What `panns ...` of the package prints as JSON; `failed` says why there is none. */
+function askProgram({ package: folder }, words, seconds = PATIENCE_SECONDS) {
   const program = join(folder, 'dist', 'cli', 'main.js');
-  const child = spawnSync(process.execPath, [program, 'doctor', '--cuda', '--json'], {
+  const child = spawnSync(process.execPath, [program, ...words, '--json'], {
     encoding: 'utf8',
-    timeout: PATIENCE_SECONDS * 1000,
+    timeout: Math.max(1, Math.round(1000 * seconds)),
   });
   try {
     return JSON.parse(child.stdout);
   } catch {
     const how = child.error?.message ?? child.signal ?? child.status;
-    return { ok: false, findings: [], failed: `panns doctor (${how}): ${child.stderr}` };
+    return { ok: false, failed: `panns ${words[0]} (${how}): ${child.stderr}` };
   }
+}
+
+const askDoctor = (options) => ({ findings: [], ...askProgram(options, ['doctor', '--cuda']) });
+
+function measureProfile(options, deadline) {
+  const words = ['profile', ...(options.rehearse ? REHEARSED_PROFILE : PROFILED), '--train'];
+  const profile = { ok: true, ...askProgram(options, words, secondsTo(deadline)) };
+  if (profile.failed) console.log('FAILED', profile.failed);
+  return profile;
 }
 
 async function measureSpeed({ package: folder, python, compile, rehearse, deadline }) {
@@ -262,9 +276,16 @@ async function main() {
     proofs.push(result.training);
     write();
   }
+  if (wants('profile')) {
+    result.profile = measureProfile(options, endOf('profile'));
+    write();
+  }
   if (wants('speed')) result.speed = await measureSpeed(options);
   const held = proofs.every(({ passed, results }) => passed === results.length && passed > 0);
-  const ok = held && (doctor.ok || options.rehearse) && (result.speed?.ok ?? true);
+  const ok =
+    held &&
+    (doctor.ok || options.rehearse) &&
+    [result.profile, result.speed].every((part) => part?.ok ?? true);
   const rehearsed = options.rehearse ? ', in a rehearsal on the CPU' : '';
   result.outcome = `${ok ? 'all held' : 'something did not hold'}${rehearsed}`;
   write();
