@@ -36,7 +36,15 @@ const MOST_BYTES = 60 * 2 ** 20;
 /** All that runs there beside the package, at its place in the clone. */
 const files = [
   ...['run', 'ops', 'training', 'worker'].map((name) => `test/cuda/proof/${name}.mjs`),
-  ...['gpu.mjs', 'gpu_own.mjs', 'side.mjs', 'torch_gpu.py'].map((name) => `bench/${name}`),
+  ...[
+    'gpu.mjs',
+    'gpu_cases.mjs',
+    'gpu_own.mjs',
+    'gpu_table.mjs',
+    'gpu_trainer.mjs',
+    'card.mjs',
+  ].map((name) => `bench/${name}`),
+  ...['side.mjs', 'torch_front.py', 'torch_gpu.py'].map((name) => `bench/${name}`),
   'test/oracle/models',
 ];
 

@@ -46,6 +46,8 @@ const PROFILED = ['Cnn14', '--batch=32', '--mixup', '--device=cuda', '--precisio
 /** One small case of each. */
 const REHEARSED_PROFILE = ['Cnn6', '--batch=1', '--seconds=1', '--device=cpu', '--runs=1'];
 const REHEARSED_SPEED = ['--only=cnn6,train,fp32', '--batch=1', '--samples=16000', '--steps=1'];
+/** Without torch.compile, which takes minutes to start. */
+const QUICK_PEERS = '--peers=official,eager,graph';
 
 function readOptions() {
   const { values, positionals } = parseArgs({
@@ -201,7 +203,7 @@ async function measureSpeed({ package: folder, python, compile, rehearse, deadli
   const file = join(own, 'speed.json');
   const args = [file, `--package=${folder}`, `--seconds=${Math.floor(secondsTo(deadline))}`];
   if (python !== undefined) args.push(`--python=${python}`);
-  if (compile) args.push('--compile');
+  if (!compile) args.push(QUICK_PEERS);
   if (rehearse) args.push('--device=cpu', '--rounds=1', ...REHEARSED_SPEED);
   // The runner's own deadline comes first; this one is for a case that hangs.
   const child = spawn(process.execPath, [join(root, 'bench', 'gpu.mjs'), ...args], {
