@@ -48,6 +48,10 @@ const { values: chosen, positionals } = parseArgs({
 const began = performance.now();
 const deadline = began + 1000 * Number(chosen.seconds);
 const secondsLeft = () => (deadline - performance.now()) / 1000;
+/** For each word of a side; one that is being measured at the end may say it. */
+const patience = () =>
+  Math.min(Number(chosen.patience), Math.max(LAST_WORD_SECONDS, secondsLeft()));
+const LAST_WORD_SECONDS = 20;
 /** What a case needs at least: two processes start, and compile what they run. */
 const LEAST_SECONDS = 30;
 /** Of all the time, what compiling ahead may take, and cores for each that compiles. */
@@ -106,9 +110,9 @@ async function compileAhead(cases) {
   const env = { TORCHINDUCTOR_COMPILE_THREADS: String(AHEAD_CORES) };
   const compile = async () => {
     while (waiting.length > 0 && performance.now() < end) {
-      const seconds = (end - performance.now()) / 1000;
       const start = performance.now();
-      const side = await open(chosen.python, waiting.shift(), { seconds, env }).catch(() => null);
+      const patience = () => (end - start) / 1000;
+      const side = await open(chosen.python, waiting.shift(), { patience, env }).catch(() => null);
       side?.kill();
       if (side !== null) done.push((performance.now() - start) / 1000);
     }
@@ -122,9 +126,8 @@ async function openSides(one, work, torch) {
   const rows = [];
   const start = async (name, command, args) => {
     const from = performance.now();
-    const seconds = Math.max(1, Math.min(Number(chosen.patience), secondsLeft()));
     try {
-      const side = await open(command, args, { seconds });
+      const side = await open(command, args, { patience });
       const startSeconds = (performance.now() - from) / 1000;
       rows.push({ name, side, about: { startSeconds, ...JSON.parse(side.ready) }, times: [] });
     } catch (error) {

@@ -40,13 +40,17 @@ function comparisons(results) {
   return columns([head, ...lines]);
 }
 
-/** What each side took to start, and what memory. */
+/** What each side took to start, and what memory; the card's median clock and greatest power. */
 function costs(results) {
-  const lines = results.map(({ case: name, rows }) => {
+  const lines = results.map(({ case: name, rows, card }) => {
     const best = bestPeer(rows);
-    return [name, seconds(rows[0]), seconds(best), gigabytes(rows[0]), gigabytes(best)];
+    const state = [card?.['clocks.sm'][1], card?.['power.draw'][2]].map(
+      (x) => x?.toFixed(0) ?? '-',
+    );
+    return [name, seconds(rows[0]), seconds(best), gigabytes(rows[0]), gigabytes(best), ...state];
   });
-  return columns([['case', 'start s, ours', 'best peer', 'GiB, ours', 'best peer'], ...lines]);
+  const head = ['case', 'start s, ours', 'best peer', 'GiB, ours', 'best peer', 'SM MHz', 'W'];
+  return columns([head, ...lines]);
 }
 
 /** A case of our own side in several ways: times as multiples of the usual one. */
@@ -74,8 +78,10 @@ export function tableOf({ results, leftOut, card, torch }) {
   const compared = results.filter(({ work }) => work.ways === undefined);
   const alone = results.filter(({ work }) => work.ways !== undefined);
   const failed = reasons(results);
+  const { cuDNN } = results[0]?.rows[0].versions ?? {};
   const lines = [
-    `${card?.name ?? 'no GPU'}, driver ${card?.driver ?? '-'}; PyTorch ${torch.version ?? 'none'}, cuDNN ${torch.cudnn ?? '-'}`,
+    `${card?.name ?? 'no GPU'}, driver ${card?.driver ?? '-'}, cuDNN ${cuDNN || '-'}; ` +
+      `PyTorch ${torch.version ?? 'none'}, cuDNN ${torch.cudnn ?? '-'}`,
   ];
   if (compared.length > 0) {
     lines.push('', 'times of peers in multiples of ours:', ...comparisons(compared));

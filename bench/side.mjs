@@ -10,8 +10,8 @@ const LAST_WORDS = 600;
 /** For what a side that has ended said last, ms. */
 const FLUSH = 300;
 
-/** Starts a side; rejects when it ends early or says nothing for `seconds`. */
-export async function open(command, args, { seconds = 3600, env = {} } = {}) {
+/** Starts a side; rejects when it ends early or says nothing for so many seconds, asked each time. */
+export async function open(command, args, { patience = () => 3600, env = {} } = {}) {
   // A group of its own, as compilers start processes that would outlive the one that is killed.
   const child = spawn(command, args, { detached: true, env: { ...process.env, ...env } });
   // A side that ended early is found out when it is read from.
@@ -36,6 +36,7 @@ export async function open(command, args, { seconds = 3600, env = {} } = {}) {
   }).then(() => ({ done: true }));
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const read = async () => {
+    const seconds = patience();
     const watch = setTimeout(() => {
       failure = ` after ${Math.round(seconds)} s without a word`;
       kill();

@@ -29,7 +29,9 @@ function rehearse(t: Test, ...options: string[]) {
   const target = join(t.testdir(), 'speed.json');
   const small = ['--device=cpu', '--batch=2', '--samples=16000', '--steps=1', '--rounds=3'];
   const args = [join(bench, 'gpu.mjs'), target, ...small, ...options];
-  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+  // Threads that wait for each other would share the cores with other tests.
+  const env = { ...process.env, OMP_NUM_THREADS: '1' };
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', env });
   const report = existsSync(target) && (JSON.parse(readFileSync(target, 'utf8')) as Report);
   return { status, out: stdout + stderr, report: report || undefined };
 }
