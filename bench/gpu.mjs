@@ -99,7 +99,9 @@ function peerArguments({ ways, ...work }, variant, more = {}) {
 
 /** Lets torch.compile do its work for the first cases, so that their sides find it done. */
 async function compileAhead(cases) {
-  const jobs = cases.flatMap((one) =>
+  // Of frozen weights, as at inference, it keeps nothing.
+  const kept = cases.filter(({ kind }) => kind !== 'infer');
+  const jobs = kept.flatMap((one) =>
     one.peers
       .filter((peer) => peer.startsWith('compile'))
       .map((peer) => peerArguments(workOf(one), peer, { compileOnly: true })),

@@ -267,7 +267,7 @@ def prepare():
         layout = torch.contiguous_format if published else torch.channels_last
         net = net.to(device=device, memory_format=layout).train(training)
         step = train_step(net, feed.places, mixup) if training else infer_step(net, feed.places)
-    if variant["capture"]:
+    if variant["capture"] and not work.get("compileOnly"):
         step = captured(step)
 
     def run():
