@@ -14,8 +14,8 @@
 // --patience seconds, is a row with its reason; cases that no time is left for are named. The table
 // comes last.
 import { spawnSync } from 'node:child_process';
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -90,6 +90,7 @@ function workOf({ peers, of, ...one }) {
     samples: Number(chosen.samples),
     mixup: one.kind === 'train' && !chosen.unmixed,
     measurePlans: chosen.tune,
+    folder,
   };
 }
 
@@ -216,6 +217,9 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 const cases = chooseCases(words(chosen.only), peers);
+/** Of sides that write files; those that are killed leave them. */
+const folder = mkdtempSync(join(tmpdir(), 'panns-bench-'));
+process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
 const target = positionals[0] ?? 'gpu-speed.json';
 const torch = askTorch();
 if (torch.missing !== undefined) console.log(`PyTorch takes no part: ${torch.missing}`);

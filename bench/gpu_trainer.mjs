@@ -98,7 +98,7 @@ function wavDataset(folder, pool, count, samples, encodeWav16) {
 export async function prepareTrainer(work, load, noise) {
   const [panns, { encodeWav16 }] = await Promise.all([load('index.js'), load('audio/wav.js')]);
   const { model: name, device, precision, batch, samples, data } = work;
-  const folder = mkdtempSync(join(tmpdir(), 'panns-bench-'));
+  const folder = mkdtempSync(join(work.folder ?? tmpdir(), 'panns-bench-'));
   process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
   const rows = 2 * batch;
   const clips = EPOCH_STEPS * rows;
