@@ -144,9 +144,9 @@ async function train(run, description, tensors) {
     losses.push(loss);
     if (!Number.isFinite(gradNorm)) leftOut++;
   }
-  const msPerStep = (performance.now() - began) / run.steps;
+  const seconds = (performance.now() - began) / 1000;
   dispose();
-  return { losses, leftOut, msPerStep };
+  return { losses, leftOut, seconds };
 }
 
 async function prove(run) {

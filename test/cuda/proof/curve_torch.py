@@ -191,7 +191,7 @@ def answer(request):
         "gradients": gradients,
         "losses": [losses for losses, _ in runs],
         "leftOut": [count for _, count in runs],
-        "msPerStep": 1e3 * (time.perf_counter() - began) / sum(len(losses) for losses, _ in runs),
+        "seconds": time.perf_counter() - began,
     }
 
 

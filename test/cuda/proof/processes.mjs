@@ -11,6 +11,7 @@ export const PATIENCE_SECONDS = 240;
  */
 export function openWorker(command, args, { env = {}, group = false } = {}) {
   let child;
+  let gone;
   let lines;
   let words = '';
   const kill = (one) => {
@@ -38,8 +39,11 @@ export function openWorker(command, args, { env = {}, group = false } = {}) {
     });
     // Its end shows in what it answers: nothing.
     child.stdin.on('error', () => {});
-    child.on('close', () => {
-      if (child === begun) child = undefined;
+    gone = new Promise((done) => {
+      begun.on('close', (code, signal) => {
+        if (child === begun) child = undefined;
+        done(signal ?? code);
+      });
     });
     lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   };
@@ -53,32 +57,23 @@ export function openWorker(command, args, { env = {}, group = false } = {}) {
         late = true;
         kill(asked);
       }, seconds * 1000);
-      const gone = new Promise((done) =>
-        asked.once('close', (code, signal) => done({ code, signal })),
-      );
+      const end = gone;
       asked.stdin.write(`${JSON.stringify(one)}\n`);
       const { value, done } = await lines.next();
       clearTimeout(watch);
       if (!done) return { answer: JSON.parse(value) };
-      const { code, signal } = await gone;
-      child = undefined;
-      const how = late ? `no answer for ${Math.round(seconds)} s` : `it ended (${signal ?? code})`;
+      const status = await end;
+      const how = late ? `no answer for ${Math.round(seconds)} s` : `it ended (${status})`;
       return { failure: `${how}: ${words.trim().slice(-500)}`, late };
     },
-    /** Says that there are no more cases; true where it ended by itself in so many seconds. */
+    /** Says that there are no more cases, and waits so many seconds for what it does in the end. */
     async end(seconds) {
-      if (child === undefined) return true;
+      if (child === undefined) return;
       const asked = child;
-      let late = false;
-      const gone = new Promise((done) => asked.once('close', done));
+      const watch = setTimeout(() => kill(asked), seconds * 1000);
       asked.stdin.end();
-      const watch = setTimeout(() => {
-        late = true;
-        kill(asked);
-      }, seconds * 1000);
       await gone;
       clearTimeout(watch);
-      return !late;
     },
     kill() {
       if (child !== undefined) kill(child);
