@@ -39,7 +39,7 @@ const RERUNS = 3;
 
 /** Small clips in a network of one convolution a block; then the whole, as it is trained. */
 const CNN6 = { model: 'Cnn6', batch: 8, samples: 32000, steps: 300, gradientSteps: 5 };
-const CNN14 = { model: 'Cnn14', batch: 8, samples: 320000, steps: 300, gradientSteps: 1 };
+const CNN14 = { model: 'Cnn14', batch: 8, samples: 320000, steps: 300, gradientSteps: 3 };
 const REHEARSED = { model: 'Cnn6', batch: 2, samples: 8000, steps: 4, gradientSteps: 3 };
 /** The paper's rate; 64 clips are drawn again and again, and are learned. */
 const COMMON = { classes: 16, clips: 64, lr: 1e-3 };
