@@ -12,6 +12,8 @@ const WAYS = {
   'conv+batch_norm off': { passesOff: ['conv+batch_norm'] },
   'early_update on': { passesOn: ['early_update'] },
   'clips with their step': { stages: false },
+  'one step at a time': { inFlight: false },
+  'bn0, stripes, mixup apart': { passesOff: ['batch_norm+spec_augment', 'batch_norm+mixup'] },
   'pairs of bins': { pairBins: 'always' },
   'any order of sums': { deterministic: false },
   'measured plans': { measurePlans: true },

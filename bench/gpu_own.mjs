@@ -51,11 +51,17 @@ function sessionOptions({ batch, samples, mixup, passesOff = [], passesOn = [] }
 const totalOf = ({ device, free, largestBatch, ...parts }) =>
   Object.values(parts).reduce((sum, bytes) => sum + bytes, 0);
 
+const repeated = (one) => async (count) => {
+  let last;
+  for (let i = 0; i < count; i++) last = await one();
+  return last;
+};
+
 async function prepareInference(model, outputs) {
   const { batch, samples } = work;
   const clips = noise(batch * samples);
   const bytes = totalOf(await model.memory(batch, samples, outputs, false));
-  return { bytes, run: () => model.infer(clips, batch, samples, outputs) };
+  return { bytes, run: repeated(() => model.infer(clips, batch, samples, outputs)) };
 }
 
 async function prepareTraining(addon, model, spec) {
@@ -77,11 +83,20 @@ async function prepareTraining(addon, model, spec) {
   let step = 0;
   // As a Trainer does: the clips of each step go up while the one before computes.
   const next = session.stages() && work.stages !== false ? clips : undefined;
-  const run = async () => {
+  const begin = () => {
     const given = step > 0 && next !== undefined ? undefined : clips;
     const state = { seed: 1n, step: step++, lr: 1e-4, maxNorm: 0, update: true };
-    const weights = mixup ? drawWeights() : undefined;
-    return (await session.step(given, target, weights, state, next)).loss;
+    return session.begin(given, target, mixup ? drawWeights() : undefined, state, next);
+  };
+  // And each loss is read when the next step is in flight.
+  const depth = work.inFlight === false ? 1 : session.depth();
+  const run = async (count) => {
+    let loss;
+    for (let begun = 0, finished = 0; finished < count; finished++) {
+      for (; begun < Math.min(count, finished + depth); begun++) await begin();
+      ({ loss } = await session.finish());
+    }
+    return loss;
   };
   return { bytes, run };
 }
@@ -89,7 +104,8 @@ async function prepareTraining(addon, model, spec) {
 async function prepare() {
   if (work.data !== undefined) {
     const { prepareTrainer } = await import('./gpu_trainer.mjs');
-    return prepareTrainer(work, load, noise);
+    const { bytes, step } = await prepareTrainer(work, load, noise);
+    return { bytes, run: repeated(step) };
   }
   const addon = loadNative();
   const logmel = work.kind === 'logmel';
@@ -100,9 +116,10 @@ async function prepare() {
   return prepareInference(model, logmel ? Object.keys(spec.outputs) : OUTPUTS);
 }
 
+/** `run`: so many steps, of which it gives the last one's loss. */
 const { run, bytes } = await prepare();
 const began = performance.now();
-const first = await run();
+const first = await run(1);
 const loss = work.kind === 'train' ? first : null;
 const { libraries } = work.device === 'cuda' ? await loadNative().cudaStatus() : { libraries: [] };
 const versions = Object.fromEntries(libraries.map(({ name, version }) => [name, version]));
@@ -112,7 +129,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   if (order === 'end') break;
   const steps = Number(count);
   const start = performance.now();
-  for (let i = 0; i < steps; i++) await run();
+  await run(steps);
   console.log(((performance.now() - start) / steps).toFixed(4));
 }
 // By the plan, which takes nothing beyond it: weights, gradients, state, activations, scratch.

@@ -130,5 +130,5 @@ export async function prepareTrainer(work, load, noise) {
     optimizer: { kind: 'adam', lr: 1e-4, amsgrad: true },
   });
   const steps = trainer[Symbol.asyncIterator]();
-  return { bytes: total, run: async () => (await steps.next()).value.loss };
+  return { bytes: total, step: async () => (await steps.next()).value.loss };
 }

@@ -311,6 +311,25 @@ export interface NativeSession {
     state: StepState,
     next?: Int16Array,
   ): Promise<StepResult>;
+  /**
+   * The two halves of a step, so that a device that works by itself has the next one before this one's
+   * loss is read. `begin` gives the step to the device: when its promise settles, what it was given may
+   * be reused. It rejects with ERR_PANNS_BUSY when {@link NativeSession.depth} steps are in flight.
+   */
+  begin(
+    waveform: Float32Array | Int16Array | undefined,
+    target: Float32Array,
+    lambda: Float32Array | undefined,
+    state: StepState,
+    next?: Int16Array,
+  ): Promise<void>;
+  /**
+   * Waits for the step that was begun first, and gives or throws what `step` would. Steps that were
+   * begun behind one that fails, or that clips by a norm that is not finite, move nothing and fail too.
+   */
+  finish(): Promise<StepResult>;
+  /** How many steps may be in flight: 1 where a step is done when it has begun. */
+  depth(): number;
   /** Whether a step takes the samples of the next one: on a device with memory of its own. */
   stages(): boolean;
   /** Two steps on noise, `state.step` and the next: one node by node, one as usual. */

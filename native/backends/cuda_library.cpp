@@ -120,6 +120,9 @@ class GuardedStream final : public Stream {
   void synchronize() override {
     guarded(library_, [&] { stream_->synchronize(); });
   }
+  void await(const Event& event) override {
+    guarded(library_, [&] { stream_->await(event); });
+  }
   void begin_capture() override {
     guarded(library_, [&] { stream_->begin_capture(); });
   }
@@ -167,6 +170,11 @@ class GuardedDevice final : public Device {
     guarded(library_, [&] { memory = device_->allocate(bytes); });
     return memory;
   }
+  std::unique_ptr<Memory> host_memory(size_t bytes) override {
+    std::unique_ptr<Memory> memory;
+    guarded(library_, [&] { memory = device_->host_memory(bytes); });
+    return memory;
+  }
   MemoryState memory() const override {
     MemoryState state;
     guarded(library_, [&] { state = device_->memory(); });
@@ -176,6 +184,7 @@ class GuardedDevice final : public Device {
     return device_->bytes_beside(parameters);
   }
   bool uploads() const override { return device_->uploads(); }
+  bool queues() const override { return device_->queues(); }
   std::unique_ptr<Stream> stream() override {
     std::unique_ptr<Stream> made;
     guarded(library_, [&] { made = device_->stream(); });

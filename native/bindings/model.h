@@ -97,6 +97,9 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
   Napi::Value join(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
   Napi::Value profile(const Napi::CallbackInfo& info);
+  Napi::Value begin(const Napi::CallbackInfo& info);
+  Napi::Value finish(const Napi::CallbackInfo& info);
+  Napi::Value depth(const Napi::CallbackInfo& info);
   Napi::Value gradient(const Napi::CallbackInfo& info);
   Napi::Value slots(const Napi::CallbackInfo& info);
   Napi::Value get_slot(const Napi::CallbackInfo& info);

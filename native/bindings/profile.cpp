@@ -79,10 +79,6 @@ Napi::Value to_object(Napi::Env env, const Profile& profile) {
   return o;
 }
 
-void check_finished(bool finished) {
-  PANNS_CHECK(finished, "ABORT_ERR", "", "the operation was aborted");
-}
-
 }  // namespace
 
 Napi::Value ModelHandle::rates(const Napi::CallbackInfo& info) {
@@ -122,13 +118,14 @@ Napi::Value ModelHandle::profile(const Napi::CallbackInfo& info) {
       const auto waveform = noise(inference.batch, inference.samples);
       describe(p, *s->device, "forward", graph::kNoValue, false, *profile);
       p.set_input(stream, "waveform", waveform.data());
-      const auto marks = p.mark_nodes(stream, {}, &cancel);
-      check_finished(!marks.empty());
+      p.set_state(stream, {});
+      const auto marks = p.mark_nodes(stream, &cancel);
+      graph::check_finished(!marks.empty());
       add_seconds(graph::seconds_between(stream, marks), *profile);
 
       const auto begin = std::chrono::steady_clock::now();
       p.set_input(stream, "waveform", waveform.data());
-      check_finished(p.run(stream, {}, &cancel));
+      graph::check_finished(p.run(stream, {}, &cancel));
       std::vector<float> values;
       for (const auto& name : inference.outputs) {
         const graph::ValueId v = p.output(name);
@@ -164,13 +161,13 @@ Napi::Value SessionHandle::profile(const Napi::CallbackInfo& info) {
       const auto waveform = noise(rows, session.options().samples);
       // One class a clip suits both losses.
       std::vector<float> target(static_cast<size_t>(rows * classes));
-      for (int64_t i = 0; i < clips; ++i)
+      for (int64_t i = 0; i < rows; ++i) {
         target[static_cast<size_t>(i * classes + i % classes)] = 1;
+      }
       const std::vector<float> lambda(static_cast<size_t>(rows), 0.5f);
       train::StepInput input{waveform.data(), target.data(), lambda.data(), state};
       if (session.stages()) input.next = waveform.data();
       const auto measured = session.profile(input, &cancel);
-      check_finished(!measured.cancelled);
       add_seconds(measured.nodes, *profile);
       profile->step = measured.step;
     };

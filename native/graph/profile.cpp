@@ -54,8 +54,8 @@ Measured measure(backends::Device& device, ops::Op op, const ops::Attrs& attrs,
   Measured m{work(program, device, 0)};
   double sum = 0;
   for (int run = 0; run < 2 || (run < kRuns && sum < kTrials); ++run) {
-    const auto marks = program.mark_nodes(*stream, {}, &cancel);
-    PANNS_CHECK(!marks.empty(), "ABORT_ERR", "", "the operation was aborted");
+    const auto marks = program.mark_nodes(*stream, &cancel);
+    check_finished(!marks.empty());
     const double seconds = seconds_between(*stream, marks)[0];
     sum += seconds;
     if (run == 1 || (run > 1 && seconds < m.seconds)) m.seconds = seconds;
@@ -83,13 +83,11 @@ double best(const Sizes& sizes, double Work::*counted, Measure&& measure) {
 
 }  // namespace
 
-Program::Marks Program::mark_nodes(backends::Stream& stream, const backends::StepState& state,
-                                   const std::atomic<bool>* cancel) {
+Program::Marks Program::mark_nodes(backends::Stream& stream, const std::atomic<bool>* cancel) {
   const backends::CancelScope scope(device_, cancel);
   const auto cancelled = [&] {
     return cancel != nullptr && cancel->load(std::memory_order_relaxed);
   };
-  set_state(stream, state);
   Marks marks;
   marks.push_back(stream.mark());
   for (size_t i = 0; i < steps_.size(); ++i) {

@@ -100,6 +100,7 @@ class HostStream final : public Stream {
     return std::chrono::duration<double>(at(to) - at(from)).count();
   }
   void synchronize() override {}
+  void await(const Event&) override {}
   void begin_capture() override {}
   std::unique_ptr<Recording> end_capture() override { return nullptr; }
   void launch(const Recording&) override {}

@@ -64,6 +64,7 @@ struct Moments {
   uint32_t features;
   double eps, momentum;
   float *running_mean, *running_var, *mean, *invstd;
+  const float* gate;
 };
 
 // Of a feature, from its mean and the sum of squared deviations from it.
@@ -71,6 +72,7 @@ PANNS_DEVICE void put_moments(const Moments& a, uint32_t c, double mean, double 
   const double keep = 1 - a.momentum;
   a.mean[c] = static_cast<float>(mean);
   a.invstd[c] = static_cast<float>(1 / sqrt(deviations / a.rows + a.eps));
+  if (!is_open(a.gate)) return;
   a.running_mean[c] = static_cast<float>(keep * a.running_mean[c] + a.momentum * mean);
   a.running_var[c] =
       static_cast<float>(keep * a.running_var[c] + a.momentum * deviations / (a.rows - 1));
@@ -278,7 +280,7 @@ void batch_norm_train(const Launch& launch, const BatchNorm& norm, const Map& ma
       work.partial,  chunks,         a.processes != nullptr ? rows * a.processes->count : rows,
       shape.stride,  features,       norm.eps,
       norm.momentum, a.running_mean, a.running_var,
-      mean,          invstd};
+      mean,          invstd,         a.gate};
   const Grid threads{.x = ceil_div(shape.features, kThreads)};
   if (a.sum != nullptr) {
     enqueue(launch, "batch_norm statistics", moments_of_sums_kernel<float>, threads, moments, a.sum,

@@ -57,6 +57,7 @@ struct BatchNormTrain {
   const float *sum = nullptr, *sum_of_squares = nullptr;
   const BatchNormProcesses* processes = nullptr;  // null: this one alone
   const float* clip_weights = nullptr;            // of mixup
+  const float* gate = nullptr;  // while it is not finite the running statistics stay; null: none
 };
 void batch_norm_train(const Launch& launch, const BatchNorm& norm, const Map& map,
                       const backends::StepState* state, const BatchNormTrain& a, void* workspace);

@@ -49,8 +49,10 @@ CudaStream::~CudaStream() {
   cudaSetDevice(ordinal_);
   drop_capture();
   cudaStreamSynchronize(stream_);
-  for (Stage& s : stages_) {
-    if (s.read != nullptr) cudaEventDestroy(s.read);
+  for (const Stages* stages : {&large_, &small_}) {
+    for (const Stage& s : stages->ring) {
+      if (s.read != nullptr) cudaEventDestroy(s.read);
+    }
   }
   cudaStreamDestroy(stream_);
 }
@@ -58,25 +60,26 @@ CudaStream::~CudaStream() {
 void CudaStream::upload(void* device, const void* host, size_t bytes) {
   drop_capture();
   PANNS_CUDA(cudaSetDevice(ordinal_));
+  Stages& stages = bytes <= kSmallBytes ? small_ : large_;
   const auto* from = static_cast<const std::byte*>(host);
   auto* to = static_cast<std::byte*>(device);
-  while (bytes > 0) {
-    Stage& stage = stages_[next_stage_];
-    next_stage_ = (next_stage_ + 1) % stages_.size();
-    if (stage.memory == nullptr) {
-      stage.memory = std::make_unique<PinnedMemory>(kStageBytes);
-      PANNS_CUDA(cudaEventCreateWithFlags(&stage.read, cudaEventDisableTiming));
-    } else {
-      PANNS_CUDA(cudaEventSynchronize(stage.read));
-    }
-    const size_t piece = std::min(bytes, kStageBytes);
-    std::memcpy(stage.memory->data(), from, piece);
-    PANNS_CUDA(cudaMemcpyAsync(to, stage.memory->data(), piece, cudaMemcpyHostToDevice, stream_));
-    PANNS_CUDA(cudaEventRecord(stage.read, stream_));
-    from += piece;
-    to += piece;
-    bytes -= piece;
+  for (size_t done = 0; done < bytes; done += stages.bytes) {
+    upload_piece(stages, to + done, from + done, std::min(bytes - done, stages.bytes));
   }
+}
+
+void CudaStream::upload_piece(Stages& stages, void* device, const void* host, size_t bytes) {
+  Stage& stage = stages.ring[stages.next];
+  stages.next = (stages.next + 1) % stages.ring.size();
+  if (stage.memory == nullptr) {
+    stage.memory = std::make_unique<PinnedMemory>(stages.bytes);
+    PANNS_CUDA(cudaEventCreateWithFlags(&stage.read, cudaEventDisableTiming));
+  } else {
+    PANNS_CUDA(cudaEventSynchronize(stage.read));
+  }
+  std::memcpy(stage.memory->data(), host, bytes);
+  PANNS_CUDA(cudaMemcpyAsync(device, stage.memory->data(), bytes, cudaMemcpyHostToDevice, stream_));
+  PANNS_CUDA(cudaEventRecord(stage.read, stream_));
 }
 
 void CudaStream::download(void* host, const void* device, size_t bytes) {
@@ -118,6 +121,11 @@ void CudaStream::synchronize() {
   drop_capture();
   PANNS_CUDA(cudaSetDevice(ordinal_));
   PANNS_CUDA(cudaStreamSynchronize(stream_));
+}
+
+void CudaStream::await(const backends::Event& event) {
+  PANNS_CUDA(cudaSetDevice(ordinal_));
+  PANNS_CUDA(cudaEventSynchronize(static_cast<const CudaEvent&>(event).raw()));
 }
 
 void CudaStream::drop_capture() {

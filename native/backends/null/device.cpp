@@ -112,6 +112,10 @@ class NullStream final : public Stream {
                 "synchronize while capturing");
     work_until(done_ + queue_.size());
   }
+  void await(const Event& event) override {
+    const auto& e = static_cast<const NullEvent&>(event);
+    e.stream->work_until(e.count);
+  }
   void begin_capture() override { capture_ = std::make_unique<NullRecording>(); }
   std::unique_ptr<Recording> end_capture() override { return std::move(capture_); }
   void launch(const Recording& recording) override {
@@ -185,7 +189,11 @@ class NullDevice final : public Device {
     const size_t limit = info_.memory_bytes;
     return {*held_, limit == 0 ? MemoryState::kUnknown : limit - *held_};
   }
+  std::unique_ptr<Memory> host_memory(size_t bytes) override {
+    return std::make_unique<NullMemory>(bytes, std::make_shared<size_t>(0));
+  }
   bool uploads() const override { return true; }
+  bool queues() const override { return true; }
   bool updates_early() const override { return true; }
   std::unique_ptr<Stream> stream() override { return std::make_unique<NullStream>(); }
   size_t bytes(const ops::TensorSpec& v) const override {

@@ -52,7 +52,7 @@ std::unique_ptr<Kernel> make_conv_batch_norm(const NodeSpec& node, Context& cont
     conv_batch_norm_train(launch, norm, map,
                           {floats_in(a, 0), floats_in(a, 5), floats_in(a, 1), floats_in(a, 2),
                            static_cast<float*>(a.in[3]), static_cast<float*>(a.in[4]), a.out[0],
-                           floats_out(a, 1), floats_out(a, 2), floats_out(a, 3)},
+                           floats_out(a, 1), floats_out(a, 2), floats_out(a, 3), &a.state->gate},
                           a.workspace);
   });
 }
@@ -102,12 +102,13 @@ std::unique_ptr<Kernel> make_batch_norm(const NodeSpec& node, Context& context) 
       return;
     }
     const auto processes = processes_of(norm, stream, a);
-    batch_norm_train(launch, norm, map, a.state,
-                     {a.in[0], floats_in(a, 1), floats_in(a, 2), static_cast<float*>(a.in[3]),
-                      static_cast<float*>(a.in[4]), a.out[0], floats_out(a, 1), floats_out(a, 2),
-                      sums ? floats_in(a, 5) : nullptr, sums ? floats_in(a, 6) : nullptr,
-                      processes ? &*processes : nullptr, norm.mixup ? floats_in(a, 5) : nullptr},
-                     a.workspace);
+    batch_norm_train(
+        launch, norm, map, a.state,
+        {a.in[0], floats_in(a, 1), floats_in(a, 2), static_cast<float*>(a.in[3]),
+         static_cast<float*>(a.in[4]), a.out[0], floats_out(a, 1), floats_out(a, 2),
+         sums ? floats_in(a, 5) : nullptr, sums ? floats_in(a, 6) : nullptr,
+         processes ? &*processes : nullptr, norm.mixup ? floats_in(a, 5) : nullptr, &a.state->gate},
+        a.workspace);
   };
   return adapt(batch_norm_workspace(norm, map), context, call);
 }
