@@ -21,8 +21,8 @@ if (!skip) emulateHere();
 const native = loadNative();
 const draws = openDraws(t);
 const CLIPS = 4;
-/** A quarter of a second: 26 frames. */
-const SAMPLES = SECOND / 4;
+/** An eighth of a second: 13 frames. */
+const SAMPLES = SECOND / 8;
 
 /** Norms of bins and of channels, the first of them with its convolution; what a seed decides. */
 const { spec } = buildGraph('Flown', (b, waveform) => {
@@ -244,7 +244,7 @@ t.test('the order is kept, and what does not fit is refused', async (t) => {
 
   // What begins wrongly is told when it is finished; the one before it is done, the one behind not.
   const nothing = { code: 'ERR_PANNS_SHAPE', message: /waveform: expected samples, got none/ };
-  const short = { code: 'ERR_PANNS_SHAPE', message: /expected 8000 values, got 7999/ };
+  const short = { code: 'ERR_PANNS_SHAPE', message: /expected 4000 values, got 3999/ };
   await begin();
   await session.begin(undefined, target, lambda, state);
   await t.rejects(async () => begin(codes.subarray(1)), short);
