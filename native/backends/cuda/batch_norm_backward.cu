@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // Of the clip blockIdx.z of x; kClips of them are one of y.
 template <int W, int kClips>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kLeastBlocks)
     augmented_sums_kernel(Backward<float> a, Augment augment, Chunks chunks, double* partial) {
   const Place at(a.tiling);
   float s[W] = {}, q[W] = {};
@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 // dx of the clip blockIdx.z.
 template <int W, int kClips>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kLeastBlocks)
     augmented_apply_kernel(Backward<float> a, Augment augment, const float* c0s, const float* c1s,
                            float* dx) {
   const Place at(a.tiling);
