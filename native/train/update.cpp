@@ -12,7 +12,7 @@ using ops::Op;
 // A null gate: with the norm of all gradients first.
 std::unique_ptr<graph::Program> compile(backends::Device& device, const Optimizer& optimizer,
                                         const FlatArrays& arrays, const std::vector<Run>& runs,
-                                        const float* gate, backends::StepState* state) {
+                                        const float* gate) {
   Graph g;
   std::vector<void*> addresses, seconds;
   const auto add = [&](const std::string& name, void* address, size_t bytes) {
@@ -27,9 +27,9 @@ std::unique_ptr<graph::Program> compile(backends::Device& device, const Optimize
     gradients.push_back(
         add("gradients", arrays.gradients + (run.begin - arrays.first), run.end - run.begin));
   }
-  ValueId gated = graph::kNoValue;
+  ValueId loss = graph::kNoValue;
   if (gate != nullptr) {
-    gated = add("gate", const_cast<float*>(gate), sizeof(float));
+    loss = add("loss", const_cast<float*>(gate), sizeof(float));
   } else {
     g.add_node(Op::grad_norm, ops::NoAttrs{}, "clip", gradients);
   }
@@ -42,7 +42,7 @@ std::unique_ptr<graph::Program> compile(backends::Device& device, const Optimize
     for (size_t k = 0; k < slots.size(); ++k) {
       in.push_back(add(slots[k], arrays.slots[k] + (begin - arrays.first), end - begin));
     }
-    if (gate != nullptr) in.push_back(gated);
+    if (gate != nullptr) in.push_back(loss);
     const char* path = gate != nullptr ? "early optimizer" : "optimizer";
     if (const auto* adam = std::get_if<ops::AdamAttrs>(&optimizer.attrs)) {
       ops::AdamAttrs attrs = *adam;
@@ -54,9 +54,8 @@ std::unique_ptr<graph::Program> compile(backends::Device& device, const Optimize
       g.add_node(Op::sgd, attrs, path, in);
     }
   }
-  graph::Program::Options options;
-  options.state = state;
-  return std::make_unique<graph::Program>(std::move(g), device, addresses, options, seconds);
+  return std::make_unique<graph::Program>(std::move(g), device, addresses,
+                                          graph::Program::Options{}, seconds);
 }
 
 }  // namespace
@@ -72,17 +71,16 @@ std::vector<std::string> Optimizer::slots() const {
 
 std::unique_ptr<graph::Program> update_program(backends::Device& device, const Optimizer& optimizer,
                                                const FlatArrays& arrays,
-                                               const std::vector<Run>& runs,
-                                               backends::StepState* state) {
-  return compile(device, optimizer, arrays, runs, nullptr, state);
+                                               const std::vector<Run>& runs) {
+  return compile(device, optimizer, arrays, runs, nullptr);
 }
 
 EarlyUpdate::EarlyUpdate(backends::Device& device, const Optimizer& optimizer,
                          const FlatArrays& arrays, const std::vector<Run>& runs,
-                         std::vector<size_t> after, size_t last, const float* gate)
+                         std::vector<size_t> after, size_t last, const float* loss)
     : after_(std::move(after)),
       last_(last),
-      program_(compile(device, optimizer, arrays, runs, gate, nullptr)),
+      program_(compile(device, optimizer, arrays, runs, loss)),
       beside_(device.stream_beside()) {}
 
 void EarlyUpdate::set_state(backends::Stream& stream, const backends::StepState& state) {
