@@ -174,12 +174,51 @@ export interface NativeModel {
     index: number,
     cancel?: CancelFlag,
   ): Promise<ChosenPlan>;
+  /** What the model's device reaches in a second, measured now. */
+  rates(cancel?: CancelFlag): Promise<NativeRates>;
+  /** Two inferences of noise: one node by node, one as usual. */
+  profile(
+    batch: number,
+    samples: number,
+    outputs: string[],
+    cancel?: CancelFlag,
+  ): Promise<NativeProfile>;
   /** Bytes of device memory that the model and its sessions hold; on a GPU those of the process. */
   held(): Promise<number>;
   /** The compiled program (inference) as text: graph, memory plan, work. */
   text(batch: number, samples: number, passesOff: string[]): Promise<string>;
   /** Frees the memory; jobs under way finish first. */
   dispose(): void;
+}
+
+export interface NativeRates {
+  device: DeviceOptions['device'];
+  name: string;
+  /** Instruction set, or driver and precision. */
+  detail: string;
+  /** Operations of a large product of matrices, in the device's precision. */
+  flops: number;
+  /** Of two large maps and their sum. */
+  bytes: number;
+}
+
+export interface NativeProfile {
+  nodes: {
+    pass: 'forward' | 'backward' | 'optimizer';
+    path: string;
+    op: string;
+    /** Its attributes, with what is fused to it. */
+    detail: string;
+    /** Of the first result; of an optimizer's node, of what it updates. */
+    shape: number[];
+    /** Whether it runs only when weights change. */
+    once: boolean;
+    flops: number;
+    bytes: number;
+    seconds: number;
+  }[];
+  /** Of the step that was run as usual. */
+  stepSeconds: number;
 }
 
 export interface ChosenPlan {
@@ -272,8 +311,29 @@ export interface NativeSession {
     state: StepState,
     next?: Int16Array,
   ): Promise<StepResult>;
+  /**
+   * The two halves of a step, so that a device that works by itself has the next one before this one's
+   * loss is read. `begin` gives the step to the device: when its promise settles, what it was given may
+   * be reused. It rejects with ERR_PANNS_BUSY when {@link NativeSession.depth} steps are in flight.
+   */
+  begin(
+    waveform: Float32Array | Int16Array | undefined,
+    target: Float32Array,
+    lambda: Float32Array | undefined,
+    state: StepState,
+    next?: Int16Array,
+  ): Promise<void>;
+  /**
+   * Waits for the step that was begun first, and gives or throws what `step` would. Steps that were
+   * begun behind one that fails, or that clips by a norm that is not finite, move nothing and fail too.
+   */
+  finish(): Promise<StepResult>;
+  /** How many steps may be in flight: 1 where a step is done when it has begun. */
+  depth(): number;
   /** Whether a step takes the samples of the next one: on a device with memory of its own. */
   stages(): boolean;
+  /** Two steps on noise, `state.step` and the next: one node by node, one as usual. */
+  profile(state: StepState, cancel?: CancelFlag): Promise<NativeProfile>;
   gradient(parameter: string): Promise<Float32Array>;
   /** Names of the optimizer's state arrays, as in torch.optim. */
   slots(): string[];

@@ -210,6 +210,14 @@ export {
 export { createFeatureStore, type FeatureStore } from './train/features.js';
 export type { Freeze } from './train/freeze.js';
 export { trainingMemory } from './train/memory.js';
+export {
+  type ModelProfile,
+  type ProfiledNode,
+  type ProfiledWork,
+  type ProfileOptions,
+  type ProfileSum,
+  profileModel,
+} from './train/profile.js';
 export type {
   AdamOptions,
   Recipe,

@@ -33,10 +33,21 @@ import { packageProgram, root, StepFailed, show, step } from './steps.mjs';
 
 /** What a working tree may weigh that is carried to a GPU host, with room for the rest. */
 const MOST_BYTES = 60 * 2 ** 20;
+const proofFile = (name) => `test/cuda/proof/${name}.mjs`;
 /** All that runs there beside the package, at its place in the clone. */
 const files = [
-  ...['run', 'ops', 'training', 'worker'].map((name) => `test/cuda/proof/${name}.mjs`),
-  ...['gpu.mjs', 'gpu_own.mjs', 'side.mjs', 'torch_gpu.py'].map((name) => `bench/${name}`),
+  ...['run', 'processes', 'worker', 'ops', 'training', 'curve', 'curve_own'].map(proofFile),
+  ...['sanitizer', 'sanitized'].map(proofFile),
+  'test/cuda/proof/curve_torch.py',
+  ...[
+    'gpu.mjs',
+    'gpu_cases.mjs',
+    'gpu_own.mjs',
+    'gpu_table.mjs',
+    'gpu_trainer.mjs',
+    'card.mjs',
+  ].map((name) => `bench/${name}`),
+  ...['side.mjs', 'torch_front.py', 'torch_gpu.py'].map((name) => `bench/${name}`),
   'test/oracle/models',
 ];
 

@@ -31,6 +31,7 @@ const pages: readonly Page[] = [
   { page: 'docs/training.md', snippets: 1 },
   { page: 'docs/weights.md', snippets: 1, commands: [0] },
   { page: 'docs/onnx.md', snippets: 1 },
+  { page: 'docs/profiling.md', snippets: 1 },
   { page: 'docs/transfer.md', snippets: 1, published: true },
   // The first two blocks load what the third one saves.
   { page: 'docs/detection.md', snippets: 4, order: [2, 0, 1, 3], published: true },

@@ -13,6 +13,7 @@ import { widthOf } from './format.js';
 import { info } from './info.js';
 import { memory } from './memory.js';
 import { models } from './models.js';
+import { profile } from './profile.js';
 import { tag } from './tag.js';
 import { train } from './train.js';
 import { tune } from './tune.js';
@@ -33,6 +34,7 @@ const verbs: ReadonlyMap<string, Verb> = new Map(
     convert,
     memory,
     tune,
+    profile,
     info,
     doctor,
     build,

@@ -58,13 +58,26 @@ export interface TrainingStep {
   /** Before clipping; 0 without clipping. */
   readonly gradNorm: number;
   readonly lr: number;
-  /** Of this step, waiting for data included. */
+  /** Of this step, waiting for data included; on a GPU since the step before was done. */
   readonly seconds: number;
   readonly clipsPerSecond: number;
   /** When one was made after this step. */
   readonly evaluation?: Evaluation;
   /** The checkpoint that was written after this step. */
   readonly checkpoint?: string;
+}
+
+/** A step that has begun and has not been given to whoever iterates. */
+interface Flight {
+  /** From 1 on. */
+  readonly index: number;
+  readonly batch: Batch;
+  readonly lr: number;
+  readonly began: number;
+  /** Settles when the session has what it was given. */
+  readonly begun: Promise<void>;
+  /** Set by the first who waits for its end. */
+  done?: Promise<TrainingStep>;
 }
 
 /** Events of a {@link Trainer}. */
@@ -94,6 +107,11 @@ const SEED_BITS = 53n;
  * also through {@link Trainer.resume}. After an AbortError the trainer is whole: it can be saved, and
  * iterated again. After any other error of a step it cannot.
  *
+ * On a GPU the next step is under way when one is given to the loop, unless an evaluation or a
+ * checkpoint is due between them; `stepsInFlight: 1` keeps them apart, for a loop that looks at the
+ * model's weights after each step. {@link Trainer.evaluate}, {@link Trainer.save} and leaving the loop
+ * wait for it, and an aborted training still gives it.
+ *
  * @throws PannsError `ERR_PANNS_OPTION`, `ERR_PANNS_DATA`; while iterating also `ERR_PANNS_NAN`,
  *   `ERR_PANNS_IO`, `ERR_PANNS_OUT_OF_MEMORY`, AbortError
  */
@@ -120,6 +138,10 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
   #coming: Promise<Batch | undefined> | undefined;
   /** The batch whose clips the device has already. */
   #staged: Batch | undefined;
+  /** Steps that have begun and were not given out yet, in order; those up to `#step` are done. */
+  #flights: Flight[] = [];
+  /** When the step before was done. */
+  #lastDone = 0;
   #step = 0;
   #evaluatedStep = 0;
   #savedStep = 0;
@@ -140,10 +162,11 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
       signal,
       distributed,
       features,
+      stepsInFlight,
       ...own
     } = options;
     const data = { dataset, loader, validation, decode, cache, features };
-    this.#options = { ...data, checkpoint, signal, distributed };
+    this.#options = { ...data, checkpoint, signal, distributed, stepsInFlight };
     this.#processes = distributed ?? alone;
     this.model = model;
     this.#plan = planTraining(model, own);
@@ -213,16 +236,19 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     try {
       const session = await this.#start();
       // What an abort had left undone after the last step.
-      await this.#afterStep();
-      while (this.#step < this.totalSteps) {
-        const began = performance.now();
-        const batch = await this.#nextBatch();
-        if (batch === undefined) return;
-        const done = await this.#train(session, batch, began);
+      if (this.#flights.length === 0) await this.#afterStep();
+      for (;;) {
+        await this.#beginSteps(session);
+        const [first] = this.#flights;
+        if (first === undefined) return;
+        const done = await this.#finish(session, first);
+        this.#flights.shift();
         this.emit('step', done);
         yield { ...done, ...(await this.#afterStep()) };
       }
     } finally {
+      // After it the model is that of `step`. What fails here is told when the trainer is used again.
+      await this.#drain().catch(() => undefined);
       this.#running = false;
     }
   }
@@ -237,6 +263,7 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
       const what = 'expected a data set to evaluate on: give validation, or an argument';
       throw new PannsError('ERR_PANNS_OPTION', what, { where: 'Trainer.evaluate' });
     }
+    await this.#drain();
     const { signal } = this.#options;
     if (this.#plan.cut !== undefined) {
       checkClasses(this.model, dataset);
@@ -265,6 +292,7 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
       const what = 'expected the option checkpoint: { folder }';
       throw new PannsError('ERR_PANNS_OPTION', what, { where: 'Trainer.save' });
     }
+    await this.#drain();
     if (this.#failure !== undefined) throw this.#failure;
     const session = await this.#start();
     const { size } = this.#processes;
@@ -290,6 +318,7 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     this.#loader?.close();
     this.#coming = undefined;
     this.#staged = undefined;
+    this.#flights = [];
     this.#session?.dispose();
     this.#session = undefined;
     this.#failure ??= new PannsError('ERR_PANNS_DISPOSED', 'this trainer has been disposed of', {
@@ -384,18 +413,24 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     return (await this.#batches().next()).value;
   }
 
+  /** The loader's next batch, if it is ready: nothing waits for it, and its error is told in its turn. */
+  async #readyBatch(): Promise<Batch | undefined> {
+    this.#coming ??= this.#take();
+    const ready = this.#coming.catch(() => undefined);
+    return Promise.race([ready, nextTurn(undefined)]);
+  }
+
   /**
    * The batch of the step after this one, where the session brings its clips to the device and the
-   * loader has it ready: nothing waits for it, and what is wrong with it is told when its turn comes.
+   * loader has it.
    */
   async #upcoming(
     session: NativeSession,
+    index: number,
     { waveform }: Batch,
   ): Promise<Batch<Int16Array> | undefined> {
-    if (!session.stages() || this.#step + 1 >= this.totalSteps) return undefined;
-    this.#coming ??= this.#take();
-    const ready = this.#coming.catch(() => undefined);
-    const batch = await Promise.race([ready, nextTurn(undefined)]);
+    if (!session.stages() || index >= this.totalSteps) return undefined;
+    const batch = await this.#readyBatch();
     return batch?.waveform.length === waveform.length && isPacked(batch) ? batch : undefined;
   }
 
@@ -418,63 +453,121 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     }
   }
 
-  async #train(session: NativeSession, batch: Batch, began: number): Promise<TrainingStep> {
-    const { clipGradNorm } = this.recipe;
-    const { rank, size } = this.#processes;
-    const lr = this.#schedule(this.#step);
-    const { waveform, target, lambda, indices } = batch;
+  /** Begins the next step, and those behind it that need not wait: for data, or for what is due. */
+  async #beginSteps(session: NativeSession): Promise<void> {
+    const depth = Math.min(session.depth(), this.#options.stepsInFlight ?? session.depth());
+    for (;;) {
+      const last = this.#flights.at(-1)?.index ?? this.#step;
+      if (last >= this.totalSteps) return;
+      const began = performance.now();
+      if (this.#flights.length === 0) {
+        const batch = await this.#nextBatch();
+        if (batch === undefined) return;
+        await this.#begin(session, last + 1, batch, began);
+      } else {
+        if (this.#flights.length >= depth || this.#options.signal?.aborted) return;
+        if (this.#evaluationDue(last) || this.#checkpointDue(last)) return;
+        const batch = await this.#readyBatch();
+        if (batch === undefined) return;
+        this.#coming = undefined;
+        await this.#begin(session, last + 1, batch, began);
+      }
+    }
+  }
+
+  async #begin(session: NativeSession, index: number, batch: Batch, began: number): Promise<void> {
+    const { rank } = this.#processes;
+    const lr = this.#schedule(index - 1);
+    const { waveform, target, lambda } = batch;
     const seed = BigInt(this.recipe.seed) + (BigInt(rank) << SEED_BITS);
-    const state = { seed, step: this.#step, lr, maxNorm: clipGradNorm, update: true };
-    const next = await this.#upcoming(session, batch);
+    const maxNorm = this.recipe.clipGradNorm;
+    const state = { seed, step: index - 1, lr, maxNorm, update: true };
+    const next = await this.#upcoming(session, index, batch);
     const clips = this.#staged === batch ? undefined : waveform;
-    this.#staged = undefined;
+    const begun = callNative(`step ${index}`, () =>
+      session.begin(clips, target, lambda, state, next?.waveform),
+    );
+    // Whoever finishes the step hears of it.
+    begun.catch(() => undefined);
+    this.#staged = next;
+    this.#flights.push({ index, batch, lr, began, begun });
+  }
+
+  /** Waits for a step, of those in flight the first that is not done. */
+  #finish(session: NativeSession, flight: Flight): Promise<TrainingStep> {
+    flight.done ??= this.#complete(session, flight);
+    return flight.done;
+  }
+
+  async #complete(session: NativeSession, flight: Flight): Promise<TrainingStep> {
+    const { index, batch, lr, began, begun } = flight;
+    const ended = callNative(`step ${index}`, () => session.finish());
     try {
-      const { loss, gradNorm } = await callNative(`step ${this.#step + 1}`, () =>
-        session.step(clips, target, lambda, state, next?.waveform),
-      );
-      this.#staged = next;
+      const [{ loss, gradNorm }] = await Promise.all([ended, begun]);
       if (!Number.isFinite(gradNorm)) {
-        const what = `the gradient's norm became ${gradNorm} at step ${this.#step + 1}`;
+        const what = `the gradient's norm became ${gradNorm} at step ${index}`;
         throw new PannsError('ERR_PANNS_NAN', what, { where: 'Trainer' });
       }
-      this.#step++;
+      this.#step = index;
       this.#loaderState = batch.stateAfter;
       this.#countBatch();
-      const seconds = (performance.now() - began) / 1000;
+      const now = performance.now();
+      const seconds = (now - Math.max(began, this.#lastDone)) / 1000;
+      this.#lastDone = now;
       return {
-        index: this.#step,
-        epoch: Math.ceil(this.#step / this.stepsPerEpoch),
+        index,
+        epoch: Math.ceil(index / this.stepsPerEpoch),
         ...{ loss, gradNorm, lr, seconds },
-        clipsPerSecond: (size * indices.length) / seconds,
+        clipsPerSecond: (this.#processes.size * batch.indices.length) / seconds,
       };
     } catch (error) {
       // The batch is used up and norms may have moved: there is no going on from here.
-      this.#failure = error;
+      this.#failure ??= error;
+      // Those behind it have moved nothing, and fail as it did.
+      const behind = this.#flights.filter(({ index: other }) => other > index);
+      this.#flights = [];
+      await Promise.allSettled(behind.map(() => callNative('step', () => session.finish())));
       throw error;
     }
   }
 
+  /** Waits for all steps in flight; they are still to be given out. */
+  async #drain(): Promise<void> {
+    const session = this.#session;
+    if (session === undefined) return;
+    for (const flight of [...this.#flights]) await this.#finish(session, flight);
+  }
+
   /** What is due after the step done last, and has not been done yet. */
   async #afterStep(): Promise<{ evaluation?: Evaluation; checkpoint?: string }> {
-    const { validation, checkpoint } = this.#options;
-    const { evaluateEvery = this.stepsPerEpoch } = this.recipe;
     const step = this.#step;
-    const due = (every: number) => step > 0 && (step % every === 0 || step === this.totalSteps);
     const done: { evaluation?: Evaluation; checkpoint?: string } = {};
-    if (validation !== undefined && due(evaluateEvery) && this.#evaluatedStep !== step) {
+    if (this.#evaluationDue(step)) {
       done.evaluation = await this.#processes.first(() => this.evaluate());
       this.#evaluatedStep = step;
       this.#compare(done.evaluation);
       this.emit('evaluate', done.evaluation, step);
     }
-    if (
-      checkpoint !== undefined &&
-      this.#savedStep !== step &&
-      due(checkpoint.every ?? this.stepsPerEpoch)
-    ) {
-      done.checkpoint = await this.save();
-    }
+    if (this.#checkpointDue(step)) done.checkpoint = await this.save();
     return done;
+  }
+
+  #evaluationDue(step: number): boolean {
+    const { evaluateEvery = this.stepsPerEpoch } = this.recipe;
+    const { validation } = this.#options;
+    return (
+      validation !== undefined && this.#evaluatedStep !== step && this.#due(step, evaluateEvery)
+    );
+  }
+
+  #checkpointDue(step: number): boolean {
+    const { checkpoint } = this.#options;
+    if (checkpoint === undefined || this.#savedStep === step) return false;
+    return this.#due(step, checkpoint.every ?? this.stepsPerEpoch);
+  }
+
+  #due(step: number, every: number): boolean {
+    return step > 0 && (step % every === 0 || step === this.totalSteps);
   }
 
   #compare({ accuracy, mAP }: Evaluation): void {

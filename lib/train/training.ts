@@ -41,8 +41,14 @@ export interface TrainingOptions {
   checkpoint?: CheckpointOptions | undefined;
   /** With `cacheFeatures`: where features are kept for other trainings ({@link createFeatureStore}). */
   features?: FeatureStore | undefined;
-  /** Stops the training after the step under way. */
+  /** Stops the training after the steps under way. */
   signal?: AbortSignal | undefined;
+  /**
+   * Steps that a GPU is given before the loss of the first is read, 1 or 2; default 2, so that it never
+   * waits for the host. The results are the same, bit for bit. On a CPU, and in several processes, it is
+   * always 1.
+   */
+  stepsInFlight?: 1 | 2 | undefined;
   /**
    * The processes that share this training, each with batches of the recipe's size: gradients are
    * averaged, so that a step trains on the batches of all. A `loader` gives this process's share.
@@ -53,7 +59,7 @@ export interface TrainingOptions {
 /** The names of {@link TrainingOptions}. */
 export const trainingOptionNames: readonly (keyof TrainingOptions)[] = [
   ...(['dataset', 'loader', 'validation', 'decode', 'cache', 'checkpoint', 'signal'] as const),
-  ...(['distributed', 'features'] as const),
+  ...(['distributed', 'features', 'stepsInFlight'] as const),
 ];
 
 /**
@@ -63,7 +69,7 @@ export const trainingOptionNames: readonly (keyof TrainingOptions)[] = [
  * @throws PannsError `ERR_PANNS_OPTION`, `ERR_PANNS_DATA`
  */
 export function checkTraining(model: Model, recipe: Recipe, options: TrainingOptions): number {
-  const { dataset, loader, validation, checkpoint } = options;
+  const { dataset, loader, validation, checkpoint, stepsInFlight } = options;
   const { size }: Processes = options.distributed ?? alone;
   const { loss, batchSize, steps, cacheFeatures } = recipe;
   if ((dataset === undefined) === (loader === undefined)) {
@@ -71,6 +77,9 @@ export function checkTraining(model: Model, recipe: Recipe, options: TrainingOpt
   }
   if (cacheFeatures && dataset === undefined) {
     throw trainerError("expected dataset with cacheFeatures: a loader's clips are not known ahead");
+  }
+  if (stepsInFlight !== undefined && stepsInFlight !== 1 && stepsInFlight !== 2) {
+    throw trainerError(`expected stepsInFlight to be 1 or 2, got ${stepsInFlight}`);
   }
   checkOptions(checkpoint, ['folder', 'every', 'keep'], 'checkpoint');
   const { every, keep } = checkpoint ?? {};

@@ -19,7 +19,8 @@
 
 namespace panns::backends {
 
-// All that changes between two runs of one program. Written by one small upload before each run.
+// All that changes between two runs of one program. Written by one small upload before each run:
+// all of it, or the inputs alone where what a run has left must reach the next one.
 struct StepState {
   uint64_t seed = 0;  // of dropout and SpecAugment masks
   uint32_t step = 0;  // training steps done before this one; Adam's t is step + 1
@@ -28,7 +29,14 @@ struct StepState {
   // Results, read back when asked for.
   float grad_norm = 0;
   float grad_scale = 1;  // what the optimizer multiplies gradients by
+  // Closed, which is not finite, by a loss that is not finite, and by a norm that is not where
+  // gradients are clipped: from then on neither parameters nor running statistics nor what an
+  // optimizer keeps are moved. Of devices whose work queues up: steps may wait there behind one of
+  // which the host does not know yet that it failed.
+  float gate = 0;
 };
+// What a run is given; behind it lies what it leaves.
+constexpr size_t kStepInputBytes = offsetof(StepState, grad_norm);
 
 // A run of device memory; freed with the object.
 class Memory {
@@ -57,7 +65,13 @@ class Stream {
   virtual void download(void* host, const void* device, size_t bytes) = 0;
   virtual std::unique_ptr<Event> record() = 0;
   virtual void wait(const Event& event) = 0;
+  // A point whose time is kept, and the time from one to a later one of this stream, which is
+  // waited for. Not while capturing.
+  virtual std::unique_ptr<Event> mark() = 0;
+  virtual double seconds(const Event& from, const Event& to) = 0;
   virtual void synchronize() = 0;
+  // The host waits for what came before the event, on whatever stream.
+  virtual void await(const Event& event) = 0;
   // Between the two, work is recorded and not run. A backend that cannot capture returns null from
   // end_capture, and has run the work at once.
   virtual void begin_capture() = 0;
@@ -128,11 +142,15 @@ class Device {
   // Throws ERR_PANNS_OUT_OF_MEMORY naming the need and what is free.
   virtual std::unique_ptr<Memory> allocate(size_t bytes) = 0;
   virtual MemoryState memory() const = 0;
+  // Memory of the host that downloads write while the host goes on: until an event behind them.
+  virtual std::unique_ptr<Memory> host_memory(size_t bytes) { return allocate(bytes); }
   // Parameters that train may have a second form beside them, in the same order, that kernels bring
   // up to date in prepare() and optimizers write in the same pass: the bytes that it takes.
   virtual size_t bytes_beside(size_t parameters) const { return 0; }
   // Whether uploads take time in which it could compute: its memory is its own.
   virtual bool uploads() const { return false; }
+  // Whether work is still to be done when a stream has taken it, and kernels heed StepState::gate.
+  virtual bool queues() const { return false; }
   virtual std::unique_ptr<Stream> stream() = 0;
   // For work that gives way to that of other streams where both want the same units.
   virtual std::unique_ptr<Stream> stream_beside() { return stream(); }

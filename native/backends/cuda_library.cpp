@@ -107,8 +107,21 @@ class GuardedStream final : public Stream {
   void wait(const Event& event) override {
     guarded(library_, [&] { stream_->wait(event); });
   }
+  std::unique_ptr<Event> mark() override {
+    std::unique_ptr<Event> event;
+    guarded(library_, [&] { event = stream_->mark(); });
+    return event;
+  }
+  double seconds(const Event& from, const Event& to) override {
+    double between = 0;
+    guarded(library_, [&] { between = stream_->seconds(from, to); });
+    return between;
+  }
   void synchronize() override {
     guarded(library_, [&] { stream_->synchronize(); });
+  }
+  void await(const Event& event) override {
+    guarded(library_, [&] { stream_->await(event); });
   }
   void begin_capture() override {
     guarded(library_, [&] { stream_->begin_capture(); });
@@ -157,6 +170,11 @@ class GuardedDevice final : public Device {
     guarded(library_, [&] { memory = device_->allocate(bytes); });
     return memory;
   }
+  std::unique_ptr<Memory> host_memory(size_t bytes) override {
+    std::unique_ptr<Memory> memory;
+    guarded(library_, [&] { memory = device_->host_memory(bytes); });
+    return memory;
+  }
   MemoryState memory() const override {
     MemoryState state;
     guarded(library_, [&] { state = device_->memory(); });
@@ -166,6 +184,7 @@ class GuardedDevice final : public Device {
     return device_->bytes_beside(parameters);
   }
   bool uploads() const override { return device_->uploads(); }
+  bool queues() const override { return device_->queues(); }
   std::unique_ptr<Stream> stream() override {
     std::unique_ptr<Stream> made;
     guarded(library_, [&] { made = device_->stream(); });

@@ -25,7 +25,10 @@ class DryStream final : public Stream {
   void download(void*, const void*, size_t) override {}
   std::unique_ptr<Event> record() override { return std::make_unique<Event>(); }
   void wait(const Event&) override {}
+  std::unique_ptr<Event> mark() override { return record(); }
+  double seconds(const Event&, const Event&) override { return 0; }
   void synchronize() override {}
+  void await(const Event&) override {}
   void begin_capture() override {}
   std::unique_ptr<Recording> end_capture() override { return nullptr; }
   void launch(const Recording&) override {}

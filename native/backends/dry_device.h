@@ -31,6 +31,7 @@ class DryDevice final : public Device {
   size_t bytes_beside(size_t parameters) const override { return device_.bytes_beside(parameters); }
   bool updates_early() const override { return device_.updates_early(); }
   bool uploads() const override { return device_.uploads(); }
+  bool queues() const override { return device_.queues(); }
   std::unique_ptr<Stream> stream() override;
   size_t bytes(const ops::TensorSpec& value) const override { return device_.bytes(value); }
   void import_value(Stream&, const ops::TensorSpec&, const float*, void*) override {}

@@ -92,6 +92,14 @@ void take_cancel_flag(const Napi::Value& value, Job& job) {
   job.cancel = static_cast<std::atomic<bool>*>(info.data);
 }
 
+Napi::Value shape_array(Napi::Env env, const Shape& shape) {
+  auto list = Napi::Array::New(env);
+  for (int i = 0; i < shape.rank(); ++i) {
+    list.Set(static_cast<uint32_t>(i), static_cast<double>(shape[i]));
+  }
+  return list;
+}
+
 Napi::Value to_array(Napi::Env env, const float* values, size_t count) {
   auto array = Napi::Float32Array::New(env, count);
   if (count > 0) std::memcpy(array.Data(), values, count * sizeof(float));

@@ -78,6 +78,8 @@ inline Napi::Value to_array(Napi::Env env, const std::vector<float>& v) {
   return to_array(env, v.data(), v.size());
 }
 
+Napi::Value shape_array(Napi::Env env, const Shape& shape);
+
 // Typed access to an object's properties; throw ERR_PANNS_OPTION naming the property.
 double number(const Napi::Object& o, const char* name);
 int64_t integer(const Napi::Object& o, const char* name);

@@ -37,6 +37,11 @@ Napi::Promise Engine::post(Napi::Env env, Job job) {
   return promise;
 }
 
+void Engine::release(Napi::Env env, Job job) {
+  // Only the event loop stops an engine, and this is it.
+  if (!stopping_) post(env, std::move(job));
+}
+
 void Engine::loop() {
   for (;;) {
     Pending* pending = nullptr;

@@ -36,6 +36,9 @@ class Engine {
 
   // Event loop only. Rejects with ERR_PANNS_DISPOSED once stopped.
   Napi::Promise post(Napi::Env env, Job job);
+  // The same for a job whose end nobody waits for. Once stopped it only lets go of what the job
+  // holds.
+  void release(Napi::Env env, Job job);
   // Cancels the running job, drops the waiting ones, joins the thread. Event loop only.
   void stop();
 

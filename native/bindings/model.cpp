@@ -16,13 +16,6 @@ bool has(const std::vector<std::string>& list, const std::string& item) {
   return std::find(list.begin(), list.end(), item) != list.end();
 }
 
-Napi::Value shape_array(Napi::Env env, const Shape& shape) {
-  auto list = Napi::Array::New(env);
-  for (int i = 0; i < shape.rank(); ++i)
-    list.Set(static_cast<uint32_t>(i), static_cast<double>(shape[i]));
-  return list;
-}
-
 // A job that answers with what `of` gives: its parts, the device, what is free, the largest batch.
 Napi::Value examine(Napi::Env env, std::shared_ptr<ModelState> model, int64_t batch, bool search,
                     std::function<graph::NeedOf()> of) {
@@ -132,7 +125,8 @@ Napi::Function ModelHandle::define(Napi::Env env) {
        InstanceMethod<&ModelHandle::session_memory>("sessionMemory"),
        InstanceMethod<&ModelHandle::choose_inference_plan>("chooseInferencePlan"),
        InstanceMethod<&ModelHandle::choose_training_plan>("chooseTrainingPlan"),
-       InstanceMethod<&ModelHandle::held>("held"),
+       InstanceMethod<&ModelHandle::rates>("rates"),
+       InstanceMethod<&ModelHandle::profile>("profile"), InstanceMethod<&ModelHandle::held>("held"),
        InstanceMethod<&ModelHandle::dispose>("dispose")});
 }
 

@@ -71,6 +71,8 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   Napi::Value session_memory(const Napi::CallbackInfo& info);
   Napi::Value choose_inference_plan(const Napi::CallbackInfo& info);
   Napi::Value choose_training_plan(const Napi::CallbackInfo& info);
+  Napi::Value rates(const Napi::CallbackInfo& info);
+  Napi::Value profile(const Napi::CallbackInfo& info);
   Napi::Value held(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
 
@@ -94,6 +96,10 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
   std::shared_ptr<SessionState> state() const;
   Napi::Value join(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
+  Napi::Value profile(const Napi::CallbackInfo& info);
+  Napi::Value begin(const Napi::CallbackInfo& info);
+  Napi::Value finish(const Napi::CallbackInfo& info);
+  Napi::Value depth(const Napi::CallbackInfo& info);
   Napi::Value gradient(const Napi::CallbackInfo& info);
   Napi::Value slots(const Napi::CallbackInfo& info);
   Napi::Value get_slot(const Napi::CallbackInfo& info);

@@ -84,6 +84,10 @@ Napi::Function SessionHandle::define(Napi::Env env) {
   return DefineClass(
       env, "NativeSession",
       {InstanceMethod<&SessionHandle::join>("join"), InstanceMethod<&SessionHandle::step>("step"),
+       InstanceMethod<&SessionHandle::profile>("profile"),
+       InstanceMethod<&SessionHandle::begin>("begin"),
+       InstanceMethod<&SessionHandle::finish>("finish"),
+       InstanceMethod<&SessionHandle::depth>("depth"),
        InstanceMethod<&SessionHandle::gradient>("gradient"),
        InstanceMethod<&SessionHandle::slots>("slots"),
        InstanceMethod<&SessionHandle::get_slot>("getSlot"),
@@ -126,40 +130,79 @@ Napi::Value SessionHandle::join(const Napi::CallbackInfo& info) {
   });
 }
 
+namespace {
+
+Napi::Value to_result(Napi::Env env, const train::StepResult& result) {
+  auto o = Napi::Object::New(env);
+  o.Set("loss", result.loss);
+  o.Set("gradNorm", result.grad_norm);
+  return o;
+}
+
+// What a step is given, checked now; the job calls `then` with it.
+template <typename Then>
+Job step_job(const Napi::CallbackInfo& info, const std::shared_ptr<SessionState>& s, Then then) {
+  const train::Session& session = *s->session;
+  const int64_t clips = session.clips();
+  Job job;
+  const int64_t samples = clips * session.options().samples;
+  std::optional<SampleInput> waveform;
+  if (!info[0].IsUndefined()) waveform.emplace(info[0], "waveform", samples, job);
+  const FloatInput target(info[1], "target", clips * session.classes(), job);
+  std::optional<FloatInput> lambda;
+  if (session.options().mixup) lambda.emplace(info[2], "lambda", clips, job);
+  PANNS_CHECK(info[3].IsObject(), "ERR_PANNS_OPTION", "state", "expected an object");
+  const auto o = info[3].As<Napi::Object>();
+  const auto state = to_step_state(o);
+  const bool update = flag(o, "update");
+  std::optional<ArrayInput<int16_t>> next;
+  if (!info[4].IsUndefined()) next.emplace(info[4], "next", samples, job);
+  job.work = [=](const std::atomic<bool>& cancel) {
+    const graph::InputValues staged = static_cast<const int16_t*>(nullptr);
+    then(*s->session,
+         {waveform ? waveform->values() : staged, target.data(), lambda ? lambda->data() : nullptr,
+          state, update, next ? next->data() : nullptr},
+         &cancel);
+  };
+  return job;
+}
+
+}  // namespace
+
 Napi::Value SessionHandle::step(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    const auto s = state();
-    const train::Session& session = *s->session;
-    const int64_t clips = session.clips();
-    Job job;
-    const int64_t samples = clips * session.options().samples;
-    std::optional<SampleInput> waveform;
-    if (!info[0].IsUndefined()) waveform.emplace(info[0], "waveform", samples, job);
-    const FloatInput target(info[1], "target", clips * session.classes(), job);
-    std::optional<FloatInput> lambda;
-    if (session.options().mixup) lambda.emplace(info[2], "lambda", clips, job);
-    PANNS_CHECK(info[3].IsObject(), "ERR_PANNS_OPTION", "state", "expected an object");
-    const auto o = info[3].As<Napi::Object>();
-    const auto state = to_step_state(o);
-    const bool update = flag(o, "update");
-    std::optional<ArrayInput<int16_t>> next;
-    if (!info[4].IsUndefined()) next.emplace(info[4], "next", samples, job);
-    auto result = std::make_shared<train::StepResult>();
-    job.work = [=](const std::atomic<bool>& cancel) {
-      const graph::InputValues staged = static_cast<const int16_t*>(nullptr);
-      *result = s->session->step(
-          {waveform ? waveform->values() : staged, target.data(), lambda ? lambda->data() : nullptr,
-           state, update, next ? next->data() : nullptr},
-          &cancel);
-      PANNS_CHECK(!result->cancelled, "ABORT_ERR", "", "the operation was aborted");
-    };
-    job.result = [result](Napi::Env env) -> Napi::Value {
-      auto r = Napi::Object::New(env);
-      r.Set("loss", result->loss);
-      r.Set("gradNorm", result->grad_norm);
-      return r;
-    };
+    const auto result = std::make_shared<train::StepResult>();
+    Job job = step_job(info, state(),
+                       [result](train::Session& session, const train::StepInput& input,
+                                const auto* cancel) { *result = session.step(input, cancel); });
+    job.result = [result](Napi::Env env) { return to_result(env, *result); };
     return instance(info.Env()).compute->post(info.Env(), std::move(job));
+  });
+}
+
+Napi::Value SessionHandle::begin(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    Job job = step_job(info, state(),
+                       [](train::Session& session, const train::StepInput& input,
+                          const auto* cancel) { session.begin(input, cancel); });
+    return instance(info.Env()).compute->post(info.Env(), std::move(job));
+  });
+}
+
+Napi::Value SessionHandle::finish(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const auto s = state();
+    const auto result = std::make_shared<train::StepResult>();
+    Job job;
+    job.work = [=](const auto&) { *result = s->session->finish(); };
+    job.result = [result](Napi::Env env) { return to_result(env, *result); };
+    return instance(info.Env()).compute->post(info.Env(), std::move(job));
+  });
+}
+
+Napi::Value SessionHandle::depth(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    return Napi::Number::New(info.Env(), static_cast<double>(state()->session->depth()));
   });
 }
 
@@ -249,8 +292,13 @@ void SessionHandle::adopt(std::shared_ptr<SessionState> state) {
 }
 
 void SessionHandle::dispose(const Napi::CallbackInfo& info) {
-  state_.reset();
   external_.set(info.Env(), 0);
+  if (state_ == nullptr) return;
+  // Behind the jobs under way, and off the event loop: what steps in flight write to is freed when
+  // they are done.
+  Job job;
+  job.work = [s = std::exchange(state_, nullptr)](const auto&) { s->session.reset(); };
+  instance(info.Env()).compute->release(info.Env(), std::move(job));
 }
 
 Napi::Value create_session(const Napi::CallbackInfo& info) {

@@ -14,8 +14,14 @@ bool is_avg_pool_2x2(const Attrs& attrs) {
          p.stride == ops::Pair{2, 2} && p.padding == ops::Pair{0, 0};
 }
 
+// A norm whose result is what it yields, so far.
+bool is_bare(const ops::BatchNormAttrs& a) {
+  return !a.relu && !a.avg_pool_2x2 && a.dropout.p == 0 && !a.augments();
+}
+
 // A row: head followed by tail becomes head with an epilogue. The epilogue's order is fixed: relu,
-// pool, dropout; what came before decides what may follow.
+// pool, dropout, or of a norm over frequency spec_augment, mixup; what came before decides what may
+// follow. Other inputs of the tail, which must be there before any node, become the head's last.
 struct Row {
   const char* name;
   Op head, tail;
@@ -42,20 +48,33 @@ const Row kRows[] = {
     {"batch_norm+relu", Op::batch_norm, Op::relu, true,
      [](Attrs& head, const Attrs&) {
        auto& a = std::get<ops::BatchNormAttrs>(head);
-       return !a.relu && !a.avg_pool_2x2 && a.dropout.p == 0 && (a.relu = true);
+       return is_bare(a) && (a.relu = true);
      }},
     {"batch_norm+avg_pool_2x2", Op::batch_norm, Op::pool, true,
      [](Attrs& head, const Attrs& tail) {
        auto& a = std::get<ops::BatchNormAttrs>(head);
-       return is_avg_pool_2x2(tail) && !a.avg_pool_2x2 && a.dropout.p == 0 &&
+       return is_avg_pool_2x2(tail) && !a.avg_pool_2x2 && a.dropout.p == 0 && !a.augments() &&
               (a.avg_pool_2x2 = true);
      }},
     {"batch_norm+dropout", Op::batch_norm, Op::dropout, true,
      [](Attrs& head, const Attrs& tail) {
        auto& a = std::get<ops::BatchNormAttrs>(head);
-       if (a.dropout.p != 0) return false;
+       if (a.dropout.p != 0 || a.augments()) return false;
        a.dropout = ops::as<ops::DropoutAttrs>(tail);
        return true;
+     }},
+    {"batch_norm+spec_augment", Op::batch_norm, Op::spec_augment, true,
+     [](Attrs& head, const Attrs& tail) {
+       auto& a = std::get<ops::BatchNormAttrs>(head);
+       if (a.axis != ops::Axis::freq || !is_bare(a)) return false;
+       a.spec_augment = ops::as<ops::SpecAugmentAttrs>(tail);
+       return true;
+     }},
+    {"batch_norm+mixup", Op::batch_norm, Op::mixup, true,
+     [](Attrs& head, const Attrs&) {
+       auto& a = std::get<ops::BatchNormAttrs>(head);
+       return a.axis == ops::Axis::freq && !a.mixup && (is_bare(a) || a.spec_augment) &&
+              (a.mixup = true);
      }},
 };
 
@@ -195,7 +214,9 @@ int fuse(Graph& g, const backends::Device& device, const std::vector<std::string
       if (replaced.count(v)) v = replaced[v];
     }
     const auto head = n.in.empty() ? maker.end() : maker.find(n.in[0]);
-    if (head != maker.end() && uses[static_cast<size_t>(n.in[0])] == 1) {
+    const bool others_made = std::any_of(n.in.begin() + !n.in.empty(), n.in.end(),
+                                         [&](ValueId v) { return maker.count(v) > 0; });
+    if (head != maker.end() && uses[static_cast<size_t>(n.in[0])] == 1 && !others_made) {
       Node& h = *head->second;
       for (const Row& row : kRows) {
         if (row.head != h.op || row.tail != n.op || !(row.training ? g.training : h.frozen)) {
@@ -205,8 +226,10 @@ int fuse(Graph& g, const backends::Device& device, const std::vector<std::string
         backends::NodeSpec fused = node_spec(g, h);
         if (!row.take(fused.attrs, n.attrs)) continue;
         fused.out[0] = g.spec(n.out[0]);
+        for (size_t k = 1; k < n.in.size(); ++k) fused.in.push_back(g.spec(n.in[k]));
         if (!device.supports(fused)) continue;
         h.attrs = fused.attrs;
+        h.in.insert(h.in.end(), n.in.begin() + 1, n.in.end());
         replaced[n.out[0]] = h.out[0];
         uses[static_cast<size_t>(h.out[0])] = uses[static_cast<size_t>(n.out[0])];
         g.values[static_cast<size_t>(h.out[0])].spec = fused.out[0];

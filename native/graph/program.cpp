@@ -29,7 +29,11 @@ Program::Program(Graph graph, backends::Device& device, const std::vector<void*>
   }
   workspace_ = (workspace_ + device.alignment() - 1) / device.alignment() * device.alignment();
   arena_ = device.allocate(std::max<size_t>(plan_.arena_bytes + workspace_, device.alignment()));
-  state_ = device.allocate(std::max(sizeof(backends::StepState), device.alignment()));
+  if (options.state == nullptr) {
+    own_state_ = device.allocate(std::max(sizeof(backends::StepState), device.alignment()));
+  }
+  state_ = options.state != nullptr ? options.state
+                                    : reinterpret_cast<backends::StepState*>(own_state_->data());
   for (size_t v = 0; v < address_.size(); ++v) {
     if (plan_.offset[v] != Plan::kNowhere) address_[v] = arena_->data() + plan_.offset[v];
   }
@@ -45,7 +49,7 @@ Program::Program(Graph graph, backends::Device& device, const std::vector<void*>
       args.out.push_back(uses[static_cast<size_t>(v)] > 0 ? address(v) : nullptr);
     }
     args.workspace = arena_->data() + plan_.arena_bytes;
-    args.state = reinterpret_cast<backends::StepState*>(state_->data());
+    args.state = state_;
   }
 }
 
@@ -53,7 +57,7 @@ Need Program::need() const {
   Need n;
   n.scratch = workspace_;
   n.activations = arena_->bytes() - workspace_;
-  n.kernels = state_->bytes();
+  if (own_state_ != nullptr) n.kernels = own_state_->bytes();
   for (const Step& s : steps_) n.kernels += s.kernel->keeps();
   return n;
 }
@@ -69,7 +73,7 @@ void Program::join(backends::Collective* processes, Follow follow) {
 }
 
 void Program::set_state(backends::Stream& stream, const backends::StepState& state) {
-  stream.upload(state_->data(), &state, sizeof(state));
+  stream.upload(state_, &state, sizeof(state));
 }
 
 void Program::enqueue(backends::Stream& stream, size_t node) {
@@ -99,13 +103,11 @@ void Program::set_input(backends::Stream& stream, const std::string& name,
   }
 }
 
-bool Program::run(backends::Stream& stream, const backends::StepState& state,
-                  const std::atomic<bool>* cancel) {
+bool Program::run(backends::Stream& stream, const std::atomic<bool>* cancel) {
   const backends::CancelScope scope(device_, cancel);
   const auto cancelled = [&] {
     return cancel != nullptr && cancel->load(std::memory_order_relaxed);
   };
-  set_state(stream, state);
   if (recording_ != nullptr) {
     stream.launch(*recording_);
     return true;
@@ -128,7 +130,7 @@ bool Program::run(backends::Stream& stream, const backends::StepState& state,
 
 backends::StepState Program::read_state(backends::Stream& stream) {
   backends::StepState state;
-  stream.download(&state, state_->data(), sizeof(state));
+  stream.download(&state, state_, sizeof(state));
   stream.synchronize();
   return state;
 }
@@ -147,6 +149,10 @@ ValueId Program::output(const std::string& name) const {
   const auto it = graph_.outputs.find(name);
   PANNS_CHECK(it != graph_.outputs.end(), "ERR_PANNS_SPEC", name, "the program has no such output");
   return it->second;
+}
+
+void check_finished(bool finished) {
+  PANNS_CHECK(finished, "ABORT_ERR", "", "the operation was aborted");
 }
 
 }  // namespace panns::graph

@@ -23,6 +23,9 @@ class Program {
   struct Options {
     bool reuse_memory = true;  // the plan pass
     bool capture = true;       // record the run once and replay it, where the device can
+    // In device memory: the state that runs share with those of other programs, which whoever gives
+    // it writes; null: its own.
+    backends::StepState* state = nullptr;
   };
 
   // `bound` gives the addresses of values that live outside the arena, null for the others, and
@@ -45,11 +48,20 @@ class Program {
   // Uploads the state and runs all nodes. Returns false if `cancel` became true on the way (the
   // results are then undefined); checked between nodes where the device does not replay.
   bool run(backends::Stream& stream, const backends::StepState& state,
-           const std::atomic<bool>* cancel = nullptr);
-  // The two halves of a run, for one that is part of another program's: the state of its next
-  // runs, and one node of it.
+           const std::atomic<bool>* cancel = nullptr) {
+    set_state(stream, state);
+    return run(stream, cancel);
+  }
+  // With the state as it is.
+  bool run(backends::Stream& stream, const std::atomic<bool>* cancel = nullptr);
+  // The state of its next runs, and one node of it, for a run that is part of another program's.
   void set_state(backends::Stream& stream, const backends::StepState& state);
   void enqueue(backends::Stream& stream, size_t node);
+  // A run with the state as it is, node by node, never as a recording, constant nodes too, and
+  // nothing that follows them: marks before the first node and after each, none where `cancel`
+  // became true on the way.
+  using Marks = std::vector<std::unique_ptr<backends::Event>>;
+  Marks mark_nodes(backends::Stream& stream, const std::atomic<bool>* cancel = nullptr);
   // The state as the last run left it (gradient norm).
   backends::StepState read_state(backends::Stream& stream);
 
@@ -80,10 +92,14 @@ class Program {
   std::vector<void*> address_;
   size_t workspace_ = 0;
   double flops_ = 0;
-  std::unique_ptr<backends::Memory> arena_, state_;
+  std::unique_ptr<backends::Memory> arena_, own_state_;
+  backends::StepState* state_;
   std::vector<Step> steps_;
   std::unique_ptr<backends::Recording> recording_;
   Follow follow_;
 };
+
+// Throws ABORT_ERR where a run was cancelled on its way.
+void check_finished(bool finished);
 
 }  // namespace panns::graph

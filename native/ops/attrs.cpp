@@ -90,6 +90,8 @@ std::string BatchNormAttrs::text() const {
   if (relu) s += " +relu";
   if (avg_pool_2x2) s += " +avg_pool_2x2";
   if (dropout.p > 0) s += " +dropout(" + dropout.text() + ")";
+  if (spec_augment) s += " +spec_augment(" + spec_augment->text() + ")";
+  if (mixup) s += " +mixup";
   return s;
 }
 

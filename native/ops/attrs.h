@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -56,6 +57,14 @@ struct DropoutAttrs {
 
 // Normalises over axis; in training by the batch's own statistics, which also move the running
 // ones: running = (1 - momentum) * running + momentum * batch. The epilogue is set by fusion only.
+// Two stripes of time and two of frequency are blanked per clip; widths are drawn from [0, width).
+struct SpecAugmentAttrs {
+  int64_t time_width = 64, freq_width = 8;
+  int32_t mask = 0;
+  static SpecAugmentAttrs parse(AttrMap& map);
+  std::string text() const;
+};
+
 struct BatchNormAttrs {
   Axis axis = Axis::channel;
   float eps = 1e-5f, momentum = 0.1f;
@@ -66,9 +75,12 @@ struct BatchNormAttrs {
   // Training, set by fusion only: what is normalised is the convolution of x, a map of one channel,
   // by input 5, with as many places as x (stride 1, an odd kernel, padding of half of it).
   bool of_conv = false;
-  // epilogue: y = dropout(avg_pool_2x2(relu(norm(x))))
+  // epilogue: y = dropout(avg_pool_2x2(relu(norm(x)))), or y = mixup(spec_augment(norm(x)))
   bool relu = false, avg_pool_2x2 = false;
   DropoutAttrs dropout{};
+  std::optional<SpecAugmentAttrs> spec_augment{};
+  bool mixup = false;  // the clips' weights are input 5
+  bool augments() const { return spec_augment.has_value() || mixup; }
   static BatchNormAttrs parse(AttrMap& map);
   std::string text() const;
 };
@@ -77,14 +89,6 @@ struct FoldAttrs {
   float eps = 1e-5f;
   static FoldAttrs parse(AttrMap&) { return {}; }
   std::string text() const { return ""; }
-};
-
-// Two stripes of time and two of frequency are blanked per clip; widths are drawn from [0, width).
-struct SpecAugmentAttrs {
-  int64_t time_width = 64, freq_width = 8;
-  int32_t mask = 0;
-  static SpecAugmentAttrs parse(AttrMap& map);
-  std::string text() const;
 };
 
 // How a weight begins: Xavier uniform (PANNs), Kaiming normal by fan-out (MobileNetV3's

@@ -22,10 +22,7 @@ const OpDef spec_augment_def = {
 const OpDef mixup_def = {
     .name = "mixup",
     .infer = [](const Attrs&, const Specs& in, const std::string& where) -> Specs {
-      PANNS_CHECK(in[0].shape[0] % 2 == 0, "ERR_PANNS_SHAPE", where,
-                  "expected an even number of clips to mix in pairs, got ", in[0].shape[0]);
-      PANNS_CHECK(in[1].shape == Shape{in[0].shape[0]}, "ERR_PANNS_SHAPE", where,
-                  "expected one weight a clip, got ", in[1].shape, " for ", in[0].shape);
+      expect_pairs(in[0].shape, in[1].shape, where);
       TensorSpec y = in[0];
       y.shape[0] /= 2;
       return {y};

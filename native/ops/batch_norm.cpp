@@ -1,5 +1,6 @@
 // batch_norm: y = gamma * (x - mean) / sqrt(var + eps) + beta per channel, or per mel bin (axis
-// freq: PANNs' bn0), with an optional epilogue relu, 2x2 average pool, dropout (fusion only).
+// freq: PANNs' bn0), with an optional epilogue relu, 2x2 average pool, dropout, or spec_augment and
+// mixup with the clips' weights as input 5 (fusion only).
 // In training the node also yields the batch's mean and 1/sqrt(var + eps), which backward needs;
 // the sums of x and of x^2 are inputs 5 and 6 where the node before has them.
 // A norm of a convolution of one channel (of_conv, whose weight is input 5) also yields the moments
@@ -50,6 +51,10 @@ Specs infer(const Attrs& attrs, const Specs& in, const std::string& where) {
     y.shape[2] /= 2;
     y.shape[3] /= 2;
   }
+  if (a.mixup) {
+    expect_pairs(in[0].shape, in[5].shape, where);
+    y.shape[0] /= 2;
+  }
   if (!a.training) return {y};
   const TensorSpec row{Shape{c}, Form::dense};
   if (!a.of_conv) return {y, row, row};
@@ -66,6 +71,7 @@ void grad(GradContext& g) {
   const ValueId mean = a.training ? g.output(1) : g.input(3);
   const ValueId deviation = a.training ? g.output(2) : g.input(4);
   std::vector<ValueId> from{g.input(0), g.input(1), g.input(2), mean, deviation, g.grad()};
+  if (a.mixup) from.push_back(g.input(5));
   // Of a convolution's norm (w, moments) too, to dw.
   if (a.of_conv) from.insert(from.end(), {g.input(5), g.output(3)});
   const auto out = g.emit(Op::batch_norm_backward, a, from);

@@ -51,10 +51,9 @@ void grad(GradContext& g) {
   if (g.wants(0)) g.add(0, g.emit(Op::conv_backward_data, a, {g.grad(), g.input(1)})[0]);
 }
 
-// Every pass does as many multiply-adds as forward.
+// Every pass does as many multiply-adds as forward; y is what the convolution itself makes.
 Cost cost(const ConvAttrs& a, const Shape& y, int64_t in_channels) {
-  const double pool = a.avg_pool_2x2 ? 4 : 1;
-  return {2.0 * pool * static_cast<double>(y.size()) * static_cast<double>(in_channels / a.groups) *
+  return {2.0 * static_cast<double>(y.size()) * static_cast<double>(in_channels / a.groups) *
           static_cast<double>(a.kernel[0] * a.kernel[1])};
 }
 
@@ -76,8 +75,11 @@ const OpDef conv_def = {
       return p;
     },
     .grad = grad,
-    .cost = [](const Attrs& attrs, const Specs& in, const Specs& out) -> Cost {
-      return cost(as<ConvAttrs>(attrs), out[0].shape, in[0].shape[1]);
+    .cost = [](const Attrs& attrs, const Specs& in, const Specs&) -> Cost {
+      const auto& a = as<ConvAttrs>(attrs);
+      // A pool behind it drops an odd row or column, which is computed all the same.
+      const Shape& x = in[0].shape;
+      return cost(a, {x[0], a.out_channels, extent(a, x[2], 0), extent(a, x[3], 1)}, x[1]);
     },
     .parse = [](AttrMap& map) -> Attrs { return ConvAttrs::parse(map); },
 };

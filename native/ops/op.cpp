@@ -34,4 +34,11 @@ void expect_dense(const TensorSpec& x, int rank, const std::string& where) {
               x.form == Form::map ? " (a feature map)" : "");
 }
 
+void expect_pairs(const Shape& x, const Shape& weights, const std::string& where) {
+  PANNS_CHECK(x[0] % 2 == 0, "ERR_PANNS_SHAPE", where,
+              "expected an even number of clips to mix in pairs, got ", x[0]);
+  PANNS_CHECK(weights == Shape{x[0]}, "ERR_PANNS_SHAPE", where, "expected one weight a clip, got ",
+              weights, " for ", x);
+}
+
 }  // namespace panns::ops

@@ -75,6 +75,8 @@ struct OpDef {
   std::function<Attrs(AttrMap&)> parse = nullptr;
   // How many inputs a spec's node has, parameters not counted.
   int inputs = 1;
+  // Whether it writes its inputs, but for gradients (the second one), instead of making outputs.
+  bool in_place = false;
 };
 
 #define PANNS_OP(name, Attrs) extern const OpDef name##_def;
@@ -95,5 +97,7 @@ const T& as(const Attrs& attrs) {
 void expect_map(const TensorSpec& x, const std::string& where);
 // Throws ERR_PANNS_SHAPE unless the spec is dense with that rank.
 void expect_dense(const TensorSpec& x, int rank, const std::string& where);
+// Throws ERR_PANNS_SHAPE unless the clips of x make pairs, with one weight a clip.
+void expect_pairs(const Shape& x, const Shape& weights, const std::string& where);
 
 }  // namespace panns::ops

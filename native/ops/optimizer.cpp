@@ -14,8 +14,8 @@ Specs none(const Attrs&, const Specs&, const std::string&) { return {}; }
 // step's state.
 const OpDef grad_norm_def = {.name = "grad_norm", .infer = none};
 // (parameters, gradients, m, v[, v_max][, gate])
-const OpDef adam_def = {.name = "adam", .infer = none};
+const OpDef adam_def = {.name = "adam", .infer = none, .in_place = true};
 // (parameters, gradients[, momentum][, gate])
-const OpDef sgd_def = {.name = "sgd", .infer = none};
+const OpDef sgd_def = {.name = "sgd", .infer = none, .in_place = true};
 
 }  // namespace panns::ops

@@ -1,6 +1,7 @@
 #include "train/session.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "graph/fuse.h"
@@ -133,7 +134,9 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
     const auto it = value_of.find(e.name);
     if (it != value_of.end()) beside[static_cast<size_t>(it->second)] = address_beside(e.offset);
   }
+  state_ = device.allocate(std::max(sizeof(backends::StepState), device.alignment()));
   graph::Program::Options program;
+  program.state = state();
   program.reuse_memory = !off(options, "plan");
   forward_backward_ =
       std::make_unique<graph::Program>(std::move(g), device, bound, program, beside);
@@ -143,10 +146,20 @@ Session::Session(backends::Device& device, graph::Parameters& parameters, const 
         std::make_unique<ClipStage>(device, forward_backward_->graph().spec(waveform).shape.size());
   }
 
-  update_ =
-      update_program(device, options.optimizer, arrays(), runs([](const Entry&) { return true; }));
+  update_ = update_program(device, options.optimizer, arrays(),
+                           runs([](const Entry&) { return true; }), state());
   update_->refresh(parameters.stream());
   if (options.early_update && device.updates_early()) make_early_update();
+}
+
+Session::~Session() {
+  if (flights_.empty()) return;
+  try {
+    // The device still writes to memory of this session, the host's too.
+    parameters_.stream().synchronize();
+  } catch (const Error&) {
+    // Of a device that has failed, which the next call to it says.
+  }
 }
 
 std::vector<Run> Session::runs(const std::function<bool(const Entry&)>& wanted) const {
@@ -194,11 +207,9 @@ void Session::make_early_update() {
     return std::none_of(buckets.begin(), buckets.end(),
                         [&](const Bucket& b) { return inside(b, e); });
   });
-  const auto* loss =
-      static_cast<const float*>(forward_backward_->address(forward_backward_->output("loss")));
   early_ = std::make_unique<EarlyUpdate>(device_, options_.optimizer, arrays(), early,
-                                         std::move(after), last, loss);
-  rest_ = update_program(device_, options_.optimizer, arrays(), late);
+                                         std::move(after), last, &state()->gate);
+  rest_ = update_program(device_, options_.optimizer, arrays(), late, state());
   forward_backward_->set_follow(
       [this](backends::Stream& stream, size_t node) { early_->follow(stream, node); });
 }
@@ -243,11 +254,9 @@ StepResult Session::average_gradients(const StepInput& input, const std::atomic<
     return 0.0;
   });
   try {
-    backends::Stream& stream = parameters_.stream();
-    PANNS_CHECK(forward_backward_->run(stream, input.state, cancel), "ABORT_ERR", "",
-                "the operation was aborted");
+    run(cancel);
     bring_next(input);
-    processes_->wait(stream);
+    processes_->wait(parameters_.stream());
   } catch (...) {
     processes_->abandon();
     throw;
@@ -281,6 +290,7 @@ void Session::take(const StepInput& input) {
     if (stages()) stage_->drop();
     p.set_input(stream, name, input.waveform);
   }
+  set_state(input.state, updates_early(input));
   // A NaN would reach the running statistics on its way to the loss.
   const auto* const* floats = std::get_if<const float*>(&input.waveform);
   if (floats == nullptr) return;
@@ -300,41 +310,159 @@ float Session::loss(const StepInput& input) {
   float loss = 0;
   stream.download(&loss, p.address(p.output("loss")), sizeof(float));
   stream.synchronize();
-  PANNS_CHECK(std::isfinite(loss), "ERR_PANNS_NAN", "loss", "expected a finite loss, got ", loss,
-              " at step ", input.state.step,
-              "; a lower learning rate, gradient clipping or a check of the input may help");
+  check_loss(loss, input.state.step);
   return loss;
 }
 
-StepResult Session::compute_gradients(const StepInput& input, const std::atomic<bool>* cancel) {
-  take(input);
-  StepResult result;
-  result.cancelled = !forward_backward_->run(parameters_.stream(), input.state, cancel);
-  if (result.cancelled) return result;
-  bring_next(input);
-  result.loss = loss(input);
-  return result;
+void Session::check_loss(float loss, uint32_t step) {
+  PANNS_CHECK(std::isfinite(loss), "ERR_PANNS_NAN", "loss", "expected a finite loss, got ", loss,
+              " at step ", step,
+              "; a lower learning rate, gradient clipping or a check of the input may help");
 }
 
-StepResult Session::step(const StepInput& input, const std::atomic<bool>* cancel) {
-  const bool early = early_ != nullptr && input.update && !(input.state.max_norm > 0);
-  if (early_ != nullptr) {
-    backends::StepState state = input.state;
-    state.grad_scale = early ? 1 : 0;
-    early_->set_state(parameters_.stream(), state);
-  }
-  StepResult result =
-      processes_ == nullptr ? compute_gradients(input, cancel) : average_gradients(input, cancel);
-  if (result.cancelled || !input.update) return result;
+void Session::set_state(const backends::StepState& given, bool early) {
   backends::Stream& stream = parameters_.stream();
-  // Never left half done: a cancelled step has either updated everything or nothing.
-  (early ? rest_ : update_)->run(stream, input.state);
-  if (input.state.max_norm > 0) result.grad_norm = update_->read_state(stream).grad_norm;
-  stream.synchronize();
+  // Behind a step in flight the gate stays as that one leaves it.
+  const bool first = flights_.empty();
+  stream.upload(state(), &given, first ? sizeof(given) : backends::kStepInputBytes);
+  if (early_ == nullptr) return;
+  backends::StepState own = given;
+  own.grad_scale = early ? 1 : 0;
+  early_->set_state(stream, own);
+}
+
+void Session::run(const std::atomic<bool>* cancel) {
+  graph::check_finished(forward_backward_->run(parameters_.stream(), cancel));
+}
+
+bool Session::updates_early(const StepInput& input) const {
+  return early_ != nullptr && input.update && !(input.state.max_norm > 0);
+}
+
+void Session::update(const StepInput& input) {
+  (updates_early(input) ? rest_ : update_)->run(parameters_.stream());
   parameters_.touch();
   // This step moved nothing that is frozen.
   version_ = parameters_.version();
+}
+
+StepResult Session::step_at_once(const StepInput& input, const std::atomic<bool>* cancel) {
+  backends::Stream& stream = parameters_.stream();
+  StepResult result;
+  if (processes_ != nullptr) {
+    result = average_gradients(input, cancel);
+  } else {
+    take(input);
+    run(cancel);
+    bring_next(input);
+    result.loss = loss(input);
+  }
+  if (!input.update) return result;
+  // Never left half done: a cancelled step has either updated everything or nothing.
+  update(input);
+  if (input.state.max_norm > 0) result.grad_norm = update_->read_state(stream).grad_norm;
+  stream.synchronize();
   return result;
+}
+
+void Session::enqueue(const StepInput& input, const std::atomic<bool>* cancel, Flight& flight) {
+  backends::Stream& stream = parameters_.stream();
+  take(input);
+  run(cancel);
+  if (input.update) update(input);
+  if (outcomes_ == nullptr) outcomes_ = device_.host_memory(kDepth * sizeof(Outcome));
+  auto* outcome = reinterpret_cast<Outcome*>(outcomes_->data()) + next_outcome_;
+  next_outcome_ = (next_outcome_ + 1) % kDepth;
+  const graph::Program& p = *forward_backward_;
+  stream.download(&outcome->loss, p.address(p.output("loss")), sizeof(float));
+  stream.download(&outcome->state, state(), sizeof(backends::StepState));
+  flight.outcome = outcome;
+  flight.done = stream.record();
+  bring_next(input);
+}
+
+void Session::begin(const StepInput& input, const std::atomic<bool>* cancel) {
+  PANNS_CHECK(flights_.size() < depth(), "ERR_PANNS_BUSY", "session", "expected at most ", depth(),
+              " steps in flight: finish one before the next begins");
+  Flight flight{input.state.step, input.update && input.state.max_norm > 0};
+  const bool behind = !flights_.empty();
+  flight.error = ended_ == nullptr && behind ? flights_.back().error : ended_;
+  if (flight.error == nullptr) {
+    try {
+      if (queues()) {
+        enqueue(input, cancel, flight);
+      } else {
+        flight.result = step_at_once(input, cancel);
+      }
+    } catch (...) {
+      flight.error = std::current_exception();
+    }
+  }
+  flights_.push_back(std::move(flight));
+}
+
+StepResult Session::finish() {
+  PANNS_CHECK(!flights_.empty(), "ERR_PANNS_BUSY", "session",
+              "expected a step in flight, got none: begin one first");
+  Flight flight = std::move(flights_.front());
+  flights_.pop_front();
+  try {
+    if (flight.done != nullptr) {
+      parameters_.stream().await(*flight.done);
+      flight.result.loss = flight.outcome->loss;
+      if (flight.clips) flight.result.grad_norm = flight.outcome->state.grad_norm;
+    }
+    if (ended_ != nullptr) std::rethrow_exception(ended_);
+    if (flight.error != nullptr) std::rethrow_exception(flight.error);
+    if (flight.done != nullptr) check_loss(flight.result.loss, flight.step);
+  } catch (...) {
+    ended_ = flights_.empty() ? nullptr : std::current_exception();
+    throw;
+  }
+  if (!std::isfinite(flight.result.grad_norm) && !flights_.empty()) {
+    ended_ = std::make_exception_ptr(Error("ERR_PANNS_NAN", "gradients",
+                                           cat("expected a finite norm to clip by, got ",
+                                               flight.result.grad_norm, " at step ", flight.step)));
+  }
+  return flight.result;
+}
+
+StepResult Session::step(const StepInput& input, const std::atomic<bool>* cancel) {
+  PANNS_CHECK(flights_.empty(), "ERR_PANNS_BUSY", "session",
+              "expected no step in flight: finish those that were begun");
+  begin(input, cancel);
+  return finish();
+}
+
+Session::Profile Session::profile(const StepInput& input, const std::atomic<bool>* cancel) {
+  PANNS_CHECK(processes_ == nullptr, "ERR_PANNS_UNSUPPORTED", "profile",
+              "expected a session of one process, got one of several");
+  backends::Stream& stream = parameters_.stream();
+  take(input);
+  const auto first = forward_backward_->mark_nodes(stream, cancel);
+  graph::check_finished(!first.empty());
+  // Before the first half is waited for, so that the device goes on without a rest.
+  const auto second = update_->mark_nodes(stream);
+  StepInput usual = input;
+  if (stages()) {
+    bring_next(input);
+    usual.waveform = static_cast<const int16_t*>(nullptr);
+    usual.next = nullptr;
+  }
+  Profile profile;
+  for (const auto* marks : {&first, &second}) {
+    const auto seconds = graph::seconds_between(stream, *marks);
+    profile.nodes.insert(profile.nodes.end(), seconds.begin(), seconds.end());
+  }
+  loss(input);
+  parameters_.touch();
+  version_ = parameters_.version();
+
+  ++usual.state.step;
+  const auto begin = std::chrono::steady_clock::now();
+  step(usual, cancel);
+  profile.step = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return profile;
 }
 
 std::byte* Session::address_beside(size_t offset) const {
@@ -402,6 +530,7 @@ graph::Need Session::need() const {
   n.weights = parameters_.bytes();
   if (beside_ != nullptr) n.kernels += beside_->bytes();
   if (stage_ != nullptr) n.activations += stage_->bytes();
+  n.kernels += state_->bytes();
   n.gradients = gradients_->bytes();
   for (const auto& slot : slots_) n.optimizer += slot->bytes();
   return n;

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <atomic>
+#include <deque>
+#include <exception>
 #include <map>
 #include <memory>
 #include <optional>
@@ -10,6 +12,7 @@
 
 #include "backends/collective.h"
 #include "graph/parameters.h"
+#include "graph/profile.h"
 #include "graph/program.h"
 #include "train/clip_stage.h"
 #include "train/optimizer.h"
@@ -63,7 +66,6 @@ struct StepInput {
 struct StepResult {
   float loss = 0;
   float grad_norm = 0;  // 0 without clipping
-  bool cancelled = false;
 };
 
 class Session {
@@ -74,6 +76,7 @@ class Session {
 
   Session(backends::Device& device, graph::Parameters& parameters, const graph::Spec& spec,
           const SessionOptions& options);
+  ~Session();
 
   // From here on each step is one step of all processes: its gradients and its loss are the means
   // over them. Parameters, running statistics and optimizer state become the first process's.
@@ -81,7 +84,32 @@ class Session {
             const std::atomic<bool>* cancel);
 
   // Throws ERR_PANNS_NAN if the loss is not finite; the parameters are then still those before.
+  // Throws ERR_PANNS_BUSY while steps are in flight.
   StepResult step(const StepInput& input, const std::atomic<bool>* cancel = nullptr);
+
+  // The two halves of a step. begin() gives it to the device, and where work queues up returns
+  // before it is done: so the device has the next step before the host knows how this one ended,
+  // and never waits for it. finish() waits for the one begun first, and gives what step() gives.
+  // What a step throws is kept until it is finished. Those begun behind a step that fails, or that
+  // clips by a norm that is not finite, move nothing, and fail as it did: on the device the gate of
+  // StepState sees to that, which opens with the next step that has none before it in flight.
+  // Throws ERR_PANNS_BUSY when depth() steps are in flight, or none.
+  void begin(const StepInput& input, const std::atomic<bool>* cancel = nullptr);
+  StepResult finish();
+  // How many steps may be in flight.
+  size_t depth() const { return queues() ? kDepth : 1; }
+  // Two steps, in seconds: one node by node, of the programs in their order, and one as usual,
+  // until the host knows its loss. Samples of 16 bits may be given as `next` too, where a session
+  // stages. Throws ERR_PANNS_UNSUPPORTED for one of several processes.
+  struct Profile {
+    std::vector<double> nodes;
+    double step = 0;
+  };
+  Profile profile(const StepInput& input, const std::atomic<bool>* cancel = nullptr);
+  // Forward and backward, then the update.
+  std::vector<const graph::Program*> programs() const {
+    return {forward_backward_.get(), update_.get()};
+  }
 
   // Gradients of the last step and optimizer state, in logical order.
   void gradient(const std::string& parameter, float* values, int64_t count) const;
@@ -105,12 +133,41 @@ class Session {
  private:
   using Entry = graph::Parameters::Entry;
 
+  // One that computes, and one that waits for it: more would not keep the device busier, and each
+  // is one more that an abort still has to wait for.
+  static constexpr size_t kDepth = 2;
+
+  // What a step leaves for the host, in memory that the device writes by itself.
+  struct Outcome {
+    float loss;
+    backends::StepState state;
+  };
+  // A step begun and not finished.
+  struct Flight {
+    uint32_t step;
+    bool clips;
+    const Outcome* outcome = nullptr;       // written when `done` is reached
+    std::unique_ptr<backends::Event> done;  // null: `result` is there, or the error
+    StepResult result = {};
+    std::exception_ptr error = nullptr;
+  };
+
+  // Whether the host need not know how a step ended before the next one: several processes agree.
+  bool queues() const { return device_.queues() && processes_ == nullptr; }
+  // A whole step, as far as the host is concerned; and one that it waits for half-way.
+  void enqueue(const StepInput& input, const std::atomic<bool>* cancel, Flight& flight);
+  StepResult step_at_once(const StepInput& input, const std::atomic<bool>* cancel);
+  void set_state(const backends::StepState& given, bool early);
+  void run(const std::atomic<bool>* cancel);
+  bool updates_early(const StepInput& input) const;
+  // The update after its gradients, on whichever way.
+  void update(const StepInput& input);
+
   // Neighbours among the trained parameters that are wanted, by rate.
   std::vector<Run> runs(const std::function<bool(const Entry&)>& wanted) const;
   FlatArrays arrays() const;
   void make_early_update();
-  // Everything of a step before the update, in this process and in all.
-  StepResult compute_gradients(const StepInput& input, const std::atomic<bool>* cancel);
+  // Everything of a step before the update, in all processes.
   StepResult average_gradients(const StepInput& input, const std::atomic<bool>* cancel);
   // Checks the input and brings it to the device: nothing else has changed when it throws.
   void take(const StepInput& input);
@@ -118,6 +175,10 @@ class Session {
   void bring_next(const StepInput& input);
   // Of the run before; throws where it is not finite.
   float loss(const StepInput& input);
+  static void check_loss(float loss, uint32_t step);
+  backends::StepState* state() const {
+    return reinterpret_cast<backends::StepState*>(state_->data());
+  }
   size_t slot_index(const std::string& slot) const;
   // Of the second form of the parameters at that offset; null: they have none.
   std::byte* address_beside(size_t offset) const;
@@ -135,6 +196,11 @@ class Session {
   std::unique_ptr<backends::Memory> gradients_;
   std::unique_ptr<backends::Memory> beside_;  // the second form of the same; null: none
   std::vector<std::unique_ptr<backends::Memory>> slots_;
+  std::unique_ptr<backends::Memory> state_;     // of both programs
+  std::unique_ptr<backends::Memory> outcomes_;  // of kDepth steps in turn; null before the first
+  size_t next_outcome_ = 0;
+  std::deque<Flight> flights_;
+  std::exception_ptr ended_;  // what those in flight, and those behind them, fail with
   // Two programs, so that a step can stop between gradients and update (a NaN loss, a gradient
   // check); on a capturing device both are replayed back to back.
   std::unique_ptr<graph::Program> forward_backward_, update_;

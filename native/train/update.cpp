@@ -12,7 +12,7 @@ using ops::Op;
 // A null gate: with the norm of all gradients first.
 std::unique_ptr<graph::Program> compile(backends::Device& device, const Optimizer& optimizer,
                                         const FlatArrays& arrays, const std::vector<Run>& runs,
-                                        const float* gate) {
+                                        const float* gate, backends::StepState* state) {
   Graph g;
   std::vector<void*> addresses, seconds;
   const auto add = [&](const std::string& name, void* address, size_t bytes) {
@@ -27,9 +27,9 @@ std::unique_ptr<graph::Program> compile(backends::Device& device, const Optimize
     gradients.push_back(
         add("gradients", arrays.gradients + (run.begin - arrays.first), run.end - run.begin));
   }
-  ValueId loss = graph::kNoValue;
+  ValueId gated = graph::kNoValue;
   if (gate != nullptr) {
-    loss = add("loss", const_cast<float*>(gate), sizeof(float));
+    gated = add("gate", const_cast<float*>(gate), sizeof(float));
   } else {
     g.add_node(Op::grad_norm, ops::NoAttrs{}, "clip", gradients);
   }
@@ -42,7 +42,7 @@ std::unique_ptr<graph::Program> compile(backends::Device& device, const Optimize
     for (size_t k = 0; k < slots.size(); ++k) {
       in.push_back(add(slots[k], arrays.slots[k] + (begin - arrays.first), end - begin));
     }
-    if (gate != nullptr) in.push_back(loss);
+    if (gate != nullptr) in.push_back(gated);
     const char* path = gate != nullptr ? "early optimizer" : "optimizer";
     if (const auto* adam = std::get_if<ops::AdamAttrs>(&optimizer.attrs)) {
       ops::AdamAttrs attrs = *adam;
@@ -54,8 +54,9 @@ std::unique_ptr<graph::Program> compile(backends::Device& device, const Optimize
       g.add_node(Op::sgd, attrs, path, in);
     }
   }
-  return std::make_unique<graph::Program>(std::move(g), device, addresses,
-                                          graph::Program::Options{}, seconds);
+  graph::Program::Options options;
+  options.state = state;
+  return std::make_unique<graph::Program>(std::move(g), device, addresses, options, seconds);
 }
 
 }  // namespace
@@ -71,16 +72,17 @@ std::vector<std::string> Optimizer::slots() const {
 
 std::unique_ptr<graph::Program> update_program(backends::Device& device, const Optimizer& optimizer,
                                                const FlatArrays& arrays,
-                                               const std::vector<Run>& runs) {
-  return compile(device, optimizer, arrays, runs, nullptr);
+                                               const std::vector<Run>& runs,
+                                               backends::StepState* state) {
+  return compile(device, optimizer, arrays, runs, nullptr, state);
 }
 
 EarlyUpdate::EarlyUpdate(backends::Device& device, const Optimizer& optimizer,
                          const FlatArrays& arrays, const std::vector<Run>& runs,
-                         std::vector<size_t> after, size_t last, const float* loss)
+                         std::vector<size_t> after, size_t last, const float* gate)
     : after_(std::move(after)),
       last_(last),
-      program_(compile(device, optimizer, arrays, runs, loss)),
+      program_(compile(device, optimizer, arrays, runs, gate, nullptr)),
       beside_(device.stream_beside()) {}
 
 void EarlyUpdate::set_state(backends::Stream& stream, const backends::StepState& state) {

@@ -26,21 +26,23 @@ struct FlatArrays {
   std::function<std::byte*(size_t)> beside;
 };
 
-// Clips by the norm of all gradients of these runs, then one node a run.
+// Clips by the norm of all gradients of these runs, then one node a run. The state is that of the
+// program that makes the gradients.
 std::unique_ptr<graph::Program> update_program(backends::Device& device, const Optimizer& optimizer,
                                                const FlatArrays& arrays,
-                                               const std::vector<Run>& runs);
+                                               const std::vector<Run>& runs,
+                                               backends::StepState* state);
 
 // A part of the update beside the run that makes its gradients: on a stream of its own that gives
 // way, each run of parameters as soon as nothing of that program needs them any more. Nothing moves
-// where the state's grad_scale is 0, nor where the loss is not finite: the host learns of that only
-// when much of this is done.
+// where its state's grad_scale is 0, nor where the gate is closed, as a loss that is not finite
+// does: the host learns of that only when much of this is done.
 class EarlyUpdate {
  public:
   // `after[i]`: the node of the other program that runs[i] waits for; `last` is its last one.
   EarlyUpdate(backends::Device& device, const Optimizer& optimizer, const FlatArrays& arrays,
               const std::vector<Run>& runs, std::vector<size_t> after, size_t last,
-              const float* loss);
+              const float* gate);
 
   void set_state(backends::Stream& stream, const backends::StepState& state);
   // To the run on that stream, after a node.

@@ -75,9 +75,16 @@ t.test('time that runs out', { skip }, async (t) => {
   t.match(result, { ops: { notReached: 2, results: [] } });
 });
 
+t.test('a profile is in the result', { skip }, async (t) => {
+  t.testdir();
+  const { status, out, result } = prove(t, '--rehearse', '--only=profile');
+  t.equal(status, 0, out);
+  t.match(result, { profile: { ok: true, model: 'Cnn6', training: true, batch: 1, runs: 1 } });
+});
+
 t.test('wrong usage', async (t) => {
   t.testdir();
   const { status, out } = prove(t, '--only=ops,speeds');
   t.equal(status, 2);
-  t.match(out, /expected some of doctor, ops, training, speed, got speeds/);
+  t.match(out, /expected some of doctor, ops, training, curve, .*, got speeds/);
 });

@@ -273,3 +273,39 @@ for (const [precision, lengths] of [
     });
   }
 }
+
+t.test('bn0, its stripes and mixup as one', { skip }, async (t) => {
+  const rows = ['batch_norm+spec_augment', 'batch_norm+mixup'];
+  const seed = draws.random.uint32();
+  const lambda = Float32Array.of(0.3, 0.7, 0.8, 0.2);
+  for (const frozen of [[], ['bn0']]) {
+    const train = async (passesOff: string[]) => {
+      const model = await makeModel(firstSpec, cuda('fp32'));
+      const session = await native.createSession(model, firstSpec, {
+        ...sessionOptions(BATCH, SECOND),
+        ...{ mixup: true, passesOff, frozen, frozenNorms: 'eval' as const },
+      });
+      const found = new Map<string, ArrayLike<number>>();
+      const { waveform, target } = randomBatch(seed, 2 * BATCH, SECOND);
+      const { loss } = await session.step(waveform, target, lambda, { ...state, update: false });
+      found.set('loss', [loss]);
+      for (const { name, trainable } of model.parameters()) {
+        if (!trainable) found.set(name, await model.get(name));
+        else if (session.trains(name)) found.set(name, await session.gradient(name));
+      }
+      const text = session.text();
+      session.dispose();
+      return { found, text };
+    };
+    const [fused, plain] = [await train([]), await train(rows)];
+    t.match(fused.text, /^bn0 .* = batch_norm\(.*\+spec_augment\(.*\) \+mixup/m);
+    t.notMatch(plain.text, /\+(spec_augment|mixup)/);
+    t.same([...fused.found.keys()], [...plain.found.keys()]);
+    for (const [name, want] of plain.found) {
+      // The same sums in another order, and ReLUs that a rounding turns.
+      const apart = distance(fused.found.get(name) ?? [], want);
+      t.ok(apart < APART.fp32, `${frozen}: ${name}: ${apart}`);
+      t.comment(`${frozen}: ${name}: ${apart}`);
+    }
+  }
+});

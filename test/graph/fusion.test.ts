@@ -58,6 +58,8 @@ type Results = Map<string, ArrayLike<number>>;
 const offeredRows: Record<string, RegExp> = {
   'conv+statistics': /^block\.conv2 .* = conv\(.*\+statistics/m,
   'conv+batch_norm': /^block\.bn1 .* = batch_norm\(.* of conv/m,
+  'batch_norm+spec_augment': /^bn0 .* = batch_norm\(.*\+spec_augment/m,
+  'batch_norm+mixup': /^bn0 .* = batch_norm\(.*mixup_lambda\).*\+mixup/m,
 };
 
 t.test('every row of the table is tested here', async (t) => {
@@ -238,7 +240,7 @@ t.test('a norm takes the convolution of one channel before it, and no other', as
   );
   const [, y, invstd, moments, x, rest] = forward ?? [];
   t.equal(rest, 'weight, bias, running_mean, running_var, weight');
-  t.match(text, new RegExp(`^mixup +${x} = mixup`, 'm'), 'it reads what the convolution read');
+  t.match(text, new RegExp(`^bn0 +${x}, .*\\+mixup`, 'm'), 'it reads what the convolution read');
   t.match(text, new RegExp(`= conv\\(${y}, weight\\)`), 'and its result goes on');
   const back = new RegExp(
     `^block\\.bn1 +%\\d+, %\\d+, %\\d+, %\\d+ = batch_norm_backward\\(` +
@@ -273,6 +275,30 @@ t.test('a norm takes the convolution of one channel before it, and no other', as
   t.notOk(taken(read), 'its result is read by another');
   t.notOk(taken(spec, { frozen: ['bn0', 'block.'] }), 'nothing of it trains');
   t.notOk(taken(spec, { frozen: ['block.bn1'], frozenNorms: 'eval' }), 'running statistics');
+});
+
+t.test('a norm over frequency takes stripes and mixup, and no other does', async (t) => {
+  const listing = (of: Spec, passesOff: string[] = [], more: object = {}) =>
+    native.nullStep(of, { ...options, ...more, passesOff }).text;
+  const text = listing(spec);
+  const [, y, rest] = /^bn0 +(%\d+), %\d+, %\d+ = batch_norm\(%\d+, ([^)]*)\)/m.exec(text) ?? [];
+  t.equal(rest, 'weight, bias, running_mean, running_var, mixup_lambda');
+  t.match(text, new RegExp(`^block\\.bn1 .* = batch_norm\\(${y}, `, 'm'), 'its result goes on');
+  const back = /^bn0 .* = batch_norm_backward\(.*, mixup_lambda\).* \+spec_augment\(.*\) \+mixup$/m;
+  t.match(text, back);
+  t.notMatch(text, /= (spec_augment|mixup_backward)\(/, 'nothing is left of them');
+  t.equal(text.match(/= mixup\(/g)?.length, 1, 'but the mixed target');
+
+  const apart = listing(spec, ['batch_norm+spec_augment']);
+  t.notMatch(apart, /\+mixup/, 'mixup comes after the stripes, so not without them');
+  t.match(apart, /^spec_augment .* = spec_augment\(/m);
+  t.match(listing(spec, [], { mixup: false }), /^bn0 .*\+spec_augment\([^+]*$/m);
+  const still = listing(spec, [], { frozen: ['bn0'], frozenNorms: 'eval' });
+  t.match(still, /^bn0 .* = batch_norm\(.* running \+spec_augment\(.*\) \+mixup/m);
+  const channels = structuredClone(spec);
+  const bn0 = channels.nodes.find(({ path }) => path === 'bn0');
+  if (bn0 !== undefined) bn0.attrs = { ...bn0.attrs, axis: 'channel' };
+  t.notMatch(listing(channels), /\+(spec_augment|mixup)/, 'nor a norm over channels');
 });
 
 t.test('training: every pass off by name', async (t) => {

@@ -4,6 +4,7 @@
 #include "backends/cuda/mixup.cu"
 #include "backends/cuda/spec_augment.cu"
 #include "cuda_values.h"
+#include "stripes.h"
 
 using namespace cuda_test;
 namespace cuda = panns::cuda;
@@ -11,29 +12,12 @@ using panns::backends::StepState;
 
 namespace {
 
-// The documented draw: element 8 i + k, width first.
-bool covered(const StepState& state, uint32_t node, int64_t clip, int64_t at, int64_t limit,
-             int64_t total, int first) {
-  for (int k = first; k < first + 4; k += 2) {
-    const auto draw = [&](int word, int64_t range) {
-      const uint64_t w = panns::random_word({state.seed, state.step, node},
-                                            static_cast<uint64_t>(8 * clip + word));
-      return static_cast<int64_t>(static_cast<double>(w) * static_cast<double>(range) / 0x1p32);
-    };
-    const int64_t width = std::min(draw(k, limit), total - 1);
-    const int64_t start = draw(k + 1, total - width);
-    if (at >= start && at < start + width) return true;
-  }
-  return false;
-}
-
 void spec_augment(const Map& map, int64_t time_width, int64_t freq_width) {
   const StepState state = random_state();
   const Floats x = normal(dense_size(map), 5);
   Floats want = x;
   each(map, [&](int64_t n, int64_t, int64_t t, int64_t f) {
-    if (covered(state, 3, n, t, time_width, map.t, 0) ||
-        covered(state, 3, n, f, freq_width, map.f, 4)) {
+    if (test::blank(state, {time_width, freq_width, 3}, map, n, t, f)) {
       want[dense_at(map, n, 0, t, f)] = 0;
     }
   });

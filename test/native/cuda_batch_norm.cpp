@@ -5,6 +5,7 @@
 #include "backends/cuda/batch_norm.cu"
 #include "backends/cuda/batch_norm_backward.cu"
 #include "cuda_values.h"
+#include "stripes.h"
 
 using namespace cuda_test;
 namespace cuda = panns::cuda;
@@ -403,9 +404,97 @@ void eval(const Case& c) {
       });
 }
 
+// bn0's form: a norm over frequency, blank stripes, pairs of clips mixed.
+void augmented(const Map& map, bool stripes, bool mixup, bool training) {
+  BatchNorm norm;
+  norm.freq = true;
+  Case c{norm, map, 3};
+  Naive naive{norm, map};
+  naive.train = training;
+  Data d = draw(c, naive);
+  norm.mixup = mixup;
+  if (stripes) norm.spec_augment = {16, 5, 7};
+  const panns::backends::StepState state = random_state();
+  const Map out = batch_norm_output(norm, map);
+  const Floats weights = uniform(map.n, 0, 1);
+  d.dy = random_map(out);
+
+  // What reaches y of an element of the norm's result, and the place it reaches.
+  const auto share = [&](int64_t n, int64_t t, int64_t f) {
+    if (stripes && test::blank(state, *norm.spec_augment, map, n, t, f)) return 0.0;
+    return mixup ? double{weights[static_cast<size_t>(n)]} : 1.0;
+  };
+  const auto place = [&](int64_t n, int64_t t, int64_t f) {
+    return dense_at(out, mixup ? n / 2 : n, 0, t, f);
+  };
+  const Doubles z = naive.forward(wide(d.x));
+  Doubles y(d.dy.size(), 0.0), g(z.size());
+  each(map, [&](int64_t n, int64_t, int64_t t, int64_t f) {
+    const size_t i = dense_at(map, n, 0, t, f);
+    y[place(n, t, f)] += z[i] * share(n, t, f);
+    g[i] = double{d.dy[place(n, t, f)]} * share(n, t, f);
+  });
+  const auto grads = naive.backward(wide(d.x), g);
+  const auto params = std::ssize(d.gamma);
+  const auto name = cat("batch_norm ", text(map), " freq", stripes ? " spec_augment" : "",
+                        mixup ? " mixup" : "", training ? " train" : " eval");
+  on_orders(
+      name,
+      [&] {
+        Array px = pack(map, d.x), pdy = pack(out, d.dy), gamma(d.gamma), beta(d.beta);
+        Array rm(d.running_mean), rv(d.running_var), mean{Run(params)}, inv{Run(params)};
+        Array py(out), dx(map), dgamma{Run(params)}, dbeta{Run(params)}, clips(weights);
+        const auto work = [&] { return workspace(batch_norm_workspace(norm, map)); };
+        if (training) {
+          batch_norm_train(kLaunch, norm, map, &state,
+                           {px.data(), gamma, beta, rm, rv, py.data(), mean, inv, nullptr, nullptr,
+                            nullptr, clips},
+                           work().data());
+        } else {
+          batch_norm_eval(kLaunch, norm, map, &state,
+                          {px.data(), gamma, beta, rm, rv, py.data(), clips}, work().data());
+        }
+        // With dx, and as where nothing needs it.
+        Array again{Run(params)}, alone{Run(params)};
+        for (const bool all : {true, false}) {
+          void* to = all ? dx.data() : nullptr;
+          float *one = all ? dgamma : again, *other = all ? dbeta : alone;
+          if (training) {
+            batch_norm_backward(
+                kLaunch, norm, map, &state,
+                {px.data(), gamma, beta, mean, inv, pdy.data(), to, one, other, nullptr, clips},
+                work().data());
+          } else {
+            batch_norm_eval_backward(
+                kLaunch, norm, map, &state,
+                {px.data(), gamma, beta, rm, rv, pdy.data(), to, one, other, clips}, work().data());
+          }
+        }
+        return std::vector<Array>{py, dx, dgamma, dbeta, again, alone};
+      },
+      [&](const std::vector<Array>& o) {
+        const Storage f = Storage::fp32;
+        const double base = 4e-6 * (1 + std::fabs(c.mean) / 16);
+        const double terms = std::sqrt(static_cast<double>(map.n * map.t));
+        return std::max({excess(o[0].floats(), y, f, base, 1),
+                         excess(o[1].floats(), grads[0], f, base, 1),
+                         excess(o[2].floats(), grads[1], f, base, terms),
+                         excess(o[3].floats(), grads[2], f, base, terms),
+                         o[2].same_bits(o[4]) && o[3].same_bits(o[5]) ? 0.0 : INFINITY});
+      });
+}
+
 }  // namespace
 
 int main() {
+  for (const auto& [stripes, mixup] : {std::pair{true, true}, {true, false}, {false, true}}) {
+    // Bins that eight divides and others; frames of one block and of several.
+    augmented({4, 1, 1001, 64}, stripes, mixup, true);
+    augmented({2, 1, 31, 7}, stripes, mixup, true);
+    augmented({2, 1, 125, 229}, stripes, mixup, true);
+    augmented({6, 1, 40, 264}, stripes, mixup, true);
+    augmented({4, 1, 125, 64}, stripes, mixup, false);
+  }
   const auto both = [](const Case& c) {
     train(c);
     eval(c);

@@ -146,6 +146,7 @@ const jobs = {
     const { session, step } = await newSession(model);
     const before = await step(0, false);
     session.dispose();
+    await model.held(); // behind it: the session's memory is given back by then
     const mapped = Number(readFileSync('/proc/self/statm', 'utf8').split(' ')[0]) * 4096;
     execFileSync('prlimit', [`--pid=${process.pid}`, `--as=${mapped + bytes}`]);
     const options = {

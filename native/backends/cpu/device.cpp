@@ -1,6 +1,7 @@
 #include "backends/cpu/device.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -76,7 +77,11 @@ class HostMemory final : public Memory {
   std::byte* data_ = nullptr;
 };
 
-class DoneEvent final : public Event {};
+// Made when the work before it is done.
+class DoneEvent final : public Event {
+ public:
+  const std::chrono::steady_clock::time_point at = std::chrono::steady_clock::now();
+};
 
 // Everything runs at once on the calling thread, so there is nothing to wait for or to capture.
 class HostStream final : public Stream {
@@ -89,7 +94,13 @@ class HostStream final : public Stream {
   }
   std::unique_ptr<Event> record() override { return std::make_unique<DoneEvent>(); }
   void wait(const Event&) override {}
+  std::unique_ptr<Event> mark() override { return record(); }
+  double seconds(const Event& from, const Event& to) override {
+    const auto at = [](const Event& e) { return static_cast<const DoneEvent&>(e).at; };
+    return std::chrono::duration<double>(at(to) - at(from)).count();
+  }
   void synchronize() override {}
+  void await(const Event&) override {}
   void begin_capture() override {}
   std::unique_ptr<Recording> end_capture() override { return nullptr; }
   void launch(const Recording&) override {}

@@ -1,18 +1,18 @@
 // batch_norm, forward: statistics in two deterministic stages, then one pass that normalises and
-// applies relu, 2x2 average pool and dropout.
+// applies relu, 2x2 average pool and dropout, or spec_augment and mixup.
 //   mean = sum x / M, var = sum (x - mean)^2 / M over the M rows of a feature
-//   y = dropout(avg_pool2x2(relu((x - mean) gamma / sqrt(var + eps) + beta)))
+//   y = dropout(avg_pool2x2(relu((x - mean) gamma / sqrt(var + eps) + beta))), or
+//   y = mixup(spec_augment((x - mean) gamma / sqrt(var + eps) + beta))
 // Layout: maps [N][T][F][C'], 16-byte accesses of eight channels; one channel, and bins that eight
 // does not divide, go one by one. Bytes an element of x of b bytes: 2 b read (statistics, apply)
-// and b written, b / 4 with the pool.
+// and b written, b / 4 with the pool, b / 2 with mixup.
 // Where the convolution before has the sums of x and of x^2, the first pass is left out (b read).
 // Over several processes their sums are added up in between: 16 bytes a feature.
 // Sums: of (x - shift) with a chunk's first row as shift, in float over a thread's rows, then in
 // double; chunks are joined by their means, so nothing cancels. Between processes sums of squares
 // do, in double: the mean may be a million deviations away.
 // measured: never run on a GPU yet
-#include "backends/cuda/batch_norm.h"
-#include "backends/cuda/device/norm.cuh"
+#include "backends/cuda/device/augment.cuh"
 
 namespace panns::cuda {
 namespace {
@@ -64,6 +64,7 @@ struct Moments {
   uint32_t features;
   double eps, momentum;
   float *running_mean, *running_var, *mean, *invstd;
+  const float* gate;
 };
 
 // Of a feature, from its mean and the sum of squared deviations from it.
@@ -71,6 +72,7 @@ PANNS_DEVICE void put_moments(const Moments& a, uint32_t c, double mean, double 
   const double keep = 1 - a.momentum;
   a.mean[c] = static_cast<float>(mean);
   a.invstd[c] = static_cast<float>(1 / sqrt(deviations / a.rows + a.eps));
+  if (!is_open(a.gate)) return;
   a.running_mean[c] = static_cast<float>(keep * a.running_mean[c] + a.momentum * mean);
   a.running_var[c] =
       static_cast<float>(keep * a.running_var[c] + a.momentum * deviations / (a.rows - 1));
@@ -165,9 +167,63 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Forward<T> a) {
   }
 }
 
+// A block has frames of one clip of y, whose clips of x are kClips in a row.
+template <int W, int kClips>
+__global__ void __launch_bounds__(kThreads) augmented_kernel(Forward<float> a, Augment augment) {
+  const Place at(a.tiling);
+  if (!at.active) return;
+  const Affine<W> affine(at.vector, a.features, a.mean, a.invstd, a.gamma, a.beta);
+  const uint32_t first = blockIdx.z * kClips;
+  const ClipAugment<W> one(augment, first, at.vector * W);
+  const ClipAugment<W> two(augment, first + kClips - 1, at.vector * W);
+  const int64_t clip = augment.frames * a.stride;
+  const float* x = a.x + first * clip + int64_t{at.vector} * W;
+  float* y = a.y + blockIdx.z * clip + int64_t{at.vector} * W;
+  const auto normed = [&](const float* from) {
+    Pack<W> v = load<W>(from);
+    PANNS_UNROLL
+    for (int k = 0; k < W; ++k) v.v[k] = affine(k, v.v[k]);
+    return v;
+  };
+  const uint32_t step = gridDim.y * a.tiling.rows;
+  for (uint32_t t = blockIdx.y * a.tiling.rows + at.row; t < augment.frames; t += step) {
+    Pack<W> out = one(t, normed(x + t * a.stride));
+    if constexpr (kClips == 2) {
+      const Pack<W> other = two(t, normed(x + clip + t * a.stride));
+      PANNS_UNROLL
+      for (int k = 0; k < W; ++k) out.v[k] += other.v[k];
+    }
+    store<W>(y + t * a.stride, out);
+  }
+}
+
+void augmented(const Launch& launch, const BatchNorm& norm, const Map& map,
+               const backends::StepState* state, const BatchNormEval& a, const float* mean,
+               const float* invstd) {
+  const NormShape shape(norm, map);
+  const Map out = batch_norm_output(norm, map);
+  const Forward<float> args{.tiling = shape.tiling,
+                            .features = static_cast<uint32_t>(shape.features),
+                            .stride = shape.stride,
+                            .x = static_cast<const float*>(a.x),
+                            .mean = mean,
+                            .invstd = invstd,
+                            .gamma = a.gamma,
+                            .beta = a.beta,
+                            .y = static_cast<float*>(a.y),
+                            .epilogue = Epilogue(norm, state)};
+  const Grid grid{.x = shape.tiling.tiles, .y = frame_blocks(shape, map), .z = out.n};
+  const Augment augment(norm, map, state, a.clip_weights);
+  with_bins(shape, [&](auto width) {
+    const auto kernel = norm.mixup ? augmented_kernel<width, 2> : augmented_kernel<width, 1>;
+    enqueue(launch, "batch_norm", kernel, grid, args, augment);
+  });
+}
+
 void forward(const Launch& launch, const BatchNorm& norm, const Map& map,
              const backends::StepState* state, const BatchNormEval& a, const float* mean,
              const float* invstd) {
+  if (norm.augments()) return augmented(launch, norm, map, state, a, mean, invstd);
   const NormShape shape(norm, map);
   const Map out = batch_norm_output(norm, map);
   const int64_t rows = norm.avg_pool_2x2 ? out.pixels() : shape.rows;
@@ -193,11 +249,15 @@ void forward(const Launch& launch, const BatchNorm& norm, const Map& map,
 }  // namespace
 
 Map batch_norm_output(const BatchNorm& norm, const Map& map) {
+  if (norm.mixup) return {map.n / 2, map.c, map.t, map.f, map.precision};
   return norm.avg_pool_2x2 ? Map{map.n, map.c, map.t / 2, map.f / 2, map.precision} : map;
 }
 
 bool batch_norm_supported(const BatchNorm& norm, const Map& map) {
   if (norm.freq && map.c != 1) return false;
+  const bool epilogue = norm.relu || norm.avg_pool_2x2 || norm.dropout.p > 0;
+  if (norm.augments() && (!norm.freq || epilogue)) return false;
+  if (norm.mixup && map.n % 2 != 0) return false;
   if (norm.avg_pool_2x2 && (map.c == 1 || map.t < 2 || map.f < 2)) return false;
   return norm.dropout.p <= 0 || map.c > 1;
 }
@@ -220,7 +280,7 @@ void batch_norm_train(const Launch& launch, const BatchNorm& norm, const Map& ma
       work.partial,  chunks,         a.processes != nullptr ? rows * a.processes->count : rows,
       shape.stride,  features,       norm.eps,
       norm.momentum, a.running_mean, a.running_var,
-      mean,          invstd};
+      mean,          invstd,         a.gate};
   const Grid threads{.x = ceil_div(shape.features, kThreads)};
   if (a.sum != nullptr) {
     enqueue(launch, "batch_norm statistics", moments_of_sums_kernel<float>, threads, moments, a.sum,
@@ -243,7 +303,8 @@ void batch_norm_train(const Launch& launch, const BatchNorm& norm, const Map& ma
               static_cast<const double*>(totals), static_cast<const double*>(totals + features));
     }
   }
-  forward(launch, norm, map, state, {a.x, a.gamma, a.beta, mean, invstd, a.y}, mean, invstd);
+  forward(launch, norm, map, state, {a.x, a.gamma, a.beta, mean, invstd, a.y, a.clip_weights}, mean,
+          invstd);
 }
 
 void batch_norm_eval(const Launch& launch, const BatchNorm& norm, const Map& map,

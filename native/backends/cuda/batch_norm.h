@@ -2,6 +2,7 @@
 // variance to normalise, unbiased for running_var), and what follows it in a network, fused:
 //
 //   y = dropout(avg_pool2x2(relu(batch_norm(x))))      relu, pool and dropout each optional
+//   y = mixup(spec_augment(batch_norm(x)))             with `freq`, each optional, in training
 //
 // One pair of statistics a channel, or with `freq` a mel bin of a map (N, 1, T, F). The pool
 // floors: an odd last row or column takes part in the statistics and has a gradient, but is not in
@@ -10,8 +11,10 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 
 #include "backends/cuda/dropout.h"
+#include "backends/cuda/spec_augment.h"
 
 namespace panns::cuda {
 
@@ -22,6 +25,9 @@ struct BatchNorm {
   double eps = 1e-5, momentum = 0.1;
   Dropout dropout{};
   bool over_processes = false;  // training: the rows of several processes are one batch
+  std::optional<SpecAugment> spec_augment{};
+  bool mixup = false;  // y has half of x's clips: sums of pairs by their weights
+  bool augments() const { return spec_augment.has_value() || mixup; }
 };
 
 // The processes of such a batch, which have as many rows each.
@@ -33,7 +39,7 @@ struct BatchNormProcesses {
 
 Map batch_norm_output(const BatchNorm& norm, const Map& map);
 // Whether these functions take this map: freq needs C = 1, pool and dropout C > 1, the pool at
-// least two frames and bins.
+// least two frames and bins; augmentation needs freq and none of the others, mixup pairs of clips.
 bool batch_norm_supported(const BatchNorm& norm, const Map& map);
 // Bytes of scratch for any of the functions below.
 int64_t batch_norm_workspace(const BatchNorm& norm, const Map& map);
@@ -50,15 +56,18 @@ struct BatchNormTrain {
   float *mean, *invstd;
   const float *sum = nullptr, *sum_of_squares = nullptr;
   const BatchNormProcesses* processes = nullptr;  // null: this one alone
+  const float* clip_weights = nullptr;            // of mixup
+  const float* gate = nullptr;  // while it is not finite the running statistics stay; null: none
 };
 void batch_norm_train(const Launch& launch, const BatchNorm& norm, const Map& map,
                       const backends::StepState* state, const BatchNormTrain& a, void* workspace);
 
-// With the running statistics. The state is read only where norm.dropout is there to be drawn.
+// With the running statistics. The state is read only where there is something to be drawn.
 struct BatchNormEval {
   const void* x;
   const float *gamma, *beta, *running_mean, *running_var;
   void* y;
+  const float* clip_weights = nullptr;
 };
 void batch_norm_eval(const Launch& launch, const BatchNorm& norm, const Map& map,
                      const backends::StepState* state, const BatchNormEval& a, void* workspace);
@@ -72,6 +81,7 @@ struct BatchNormBackward {
   void* dx;
   float *dgamma, *dbeta;
   const BatchNormProcesses* processes = nullptr;  // null: this one alone
+  const float* clip_weights = nullptr;
 };
 void batch_norm_backward(const Launch& launch, const BatchNorm& norm, const Map& map,
                          const backends::StepState* state, const BatchNormBackward& a,
@@ -85,6 +95,7 @@ struct BatchNormEvalBackward {
   const void* dy;
   void* dx;
   float *dgamma, *dbeta;
+  const float* clip_weights = nullptr;
 };
 void batch_norm_eval_backward(const Launch& launch, const BatchNorm& norm, const Map& map,
                               const backends::StepState* state, const BatchNormEvalBackward& a,

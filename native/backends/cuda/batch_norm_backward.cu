@@ -1,15 +1,15 @@
-// batch_norm, backward through dropout, 2x2 average pool and relu in the same passes: sums in two
-// deterministic stages, then dx.
-//   g = dy through dropout, pool and relu; dbeta = sum g; dgamma = sum g (x - mean) invstd
+// batch_norm, backward through dropout, 2x2 average pool and relu, or mixup and spec_augment, in
+// the same passes: sums in two deterministic stages, then dx.
+//   g = dy through what follows the norm; dbeta = sum g; dgamma = sum g (x - mean) invstd
 //   dx = scale g + c0 + c1 (x - mean), scale = gamma invstd, c0 = -scale dbeta / M,
 //        c1 = -scale invstd dgamma / M
 // Over several processes M and the sums in dx are those of all, 16 bytes a feature; dgamma and
 // dbeta are of this one's rows. Rows and columns that the pool dropped have g = 0, not dx = 0. With
 // constant statistics c0 = c1 = 0. Layout: maps [N][T][F][C'], 16-byte accesses of eight channels;
 // one channel, and bins that eight does not divide, go one by one. Bytes an element of x of b
-// bytes: 2 b of x and 2 b of dy read (b / 2 with the pool), b written. measured: never run on a GPU
-// yet
-#include "backends/cuda/device/norm.cuh"
+// bytes: 2 b of x and 2 b of dy read (b / 2 with the pool), b written; where dx is not wanted, as
+// of bn0, b and b read (of dy each pair's, with mixup). measured: never run on a GPU yet
+#include "backends/cuda/device/augment.cuh"
 
 namespace panns::cuda {
 namespace {
@@ -53,12 +53,30 @@ PANNS_DEVICE RandomStream stream_for(const Backward<T>& a) {
   }
 }
 
-// partial[chunk] = (sum g, sum g (x - mean)).
+// partial[chunk] = (sum g, sum g (x - mean)), of the whole block. Every thread calls it.
+template <int W>
+PANNS_DEVICE void put_sums(const Tiling& tiling, const Place& at, const float* s, const float* q,
+                           int64_t stride, double* chunk) {
+  double sums[2 * W];
+  PANNS_UNROLL
+  for (int k = 0; k < W; ++k) {
+    sums[k] = s[k];
+    sums[W + k] = q[k];
+  }
+  sum_rows<2 * W>(tiling, at, sums);
+  if (at.row != 0 || !at.active) return;
+  double* out = chunk + int64_t{at.vector} * W;
+  PANNS_UNROLL
+  for (int k = 0; k < W; ++k) {
+    out[k] = sums[k];
+    out[stride + k] = sums[W + k];
+  }
+}
+
 template <typename T, int W, bool kPool, bool kDrop>
 __global__ void __launch_bounds__(kThreads)
     backward_sums_kernel(Backward<T> a, Chunks chunks, double* partial) {
   const Place at(a.tiling);
-  double sums[2 * W];
   float s[W] = {}, q[W] = {};
   if (at.active) {
     const Affine<W> affine(at.vector, a.features, a.mean, a.invstd, a.gamma, a.beta);
@@ -85,19 +103,33 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
   }
-  PANNS_UNROLL
-  for (int k = 0; k < W; ++k) {
-    sums[k] = s[k];
-    sums[W + k] = q[k];
+  put_sums<W>(a.tiling, at, s, q, a.stride, partial + 2 * blockIdx.y * a.stride);
+}
+
+// Of the clip blockIdx.z of x; kClips of them are one of y.
+template <int W, int kClips>
+__global__ void __launch_bounds__(kThreads, kLeastBlocks)
+    augmented_sums_kernel(Backward<float> a, Augment augment, Chunks chunks, double* partial) {
+  const Place at(a.tiling);
+  float s[W] = {}, q[W] = {};
+  if (at.active) {
+    const Affine<W> affine(at.vector, a.features, a.mean, a.invstd, a.gamma, a.beta);
+    const ClipAugment<W> clip(augment, blockIdx.z, at.vector * W);
+    const int64_t size = augment.frames * a.stride, offset = int64_t{at.vector} * W;
+    const float* x = a.x + blockIdx.z * size + offset;
+    const float* dy = a.dy + blockIdx.z / kClips * size + offset;
+    const uint32_t begin = blockIdx.y * chunks.each, end = begin + chunks.size(blockIdx.y);
+    for (uint32_t t = begin + at.row; t < end; t += a.tiling.rows) {
+      const Pack<W> g = clip(t, load<W>(dy + t * a.stride)), v = load<W>(x + t * a.stride);
+      PANNS_UNROLL
+      for (int k = 0; k < W; ++k) {
+        s[k] += g.v[k];
+        q[k] += g.v[k] * (v.v[k] - affine.mean[k]);
+      }
+    }
   }
-  sum_rows<2 * W>(a.tiling, at, sums);
-  if (at.row != 0 || !at.active) return;
-  double* out = partial + 2 * blockIdx.y * a.stride + int64_t{at.vector} * W;
-  PANNS_UNROLL
-  for (int k = 0; k < W; ++k) {
-    out[k] = sums[k];
-    out[a.stride + k] = sums[W + k];
-  }
+  const int64_t chunk = int64_t{blockIdx.z} * chunks.count + blockIdx.y;
+  put_sums<W>(a.tiling, at, s, q, a.stride, partial + 2 * chunk * a.stride);
 }
 
 struct Gradients {
@@ -146,6 +178,22 @@ __global__ void __launch_bounds__(kThreads) join_gradients_kernel(Gradients a, d
   }
 }
 
+// What the statistics' dependence on x adds to dx: c0 + c1 (x - mean), of a thread's channels.
+template <int W>
+struct Means {
+  float c0[W], c1[W];
+
+  PANNS_DEVICE Means(uint32_t vector, uint32_t features, const float* c0s, const float* c1s) {
+    PANNS_UNROLL
+    for (int k = 0; k < W; ++k) {
+      const uint32_t c = vector * W + k;
+      c0[k] = c0s != nullptr && c < features ? c0s[c] : 0;
+      c1[k] = c1s != nullptr && c < features ? c1s[c] : 0;
+    }
+  }
+  PANNS_DEVICE float operator()(int k, float from_mean) const { return c0[k] + c1[k] * from_mean; }
+};
+
 // Two blocks a multiprocessor: aiming at three, ptxas spills on sm_100.
 template <typename T, int W, bool kPool, bool kDrop>
 __global__ void __launch_bounds__(kThreads, 2)
@@ -154,13 +202,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const Place at(a.tiling);
   if (!at.active) return;
   const Affine<W> affine(at.vector, a.features, a.mean, a.invstd, a.gamma, a.beta);
-  float c0[W], c1[W];
-  PANNS_UNROLL
-  for (int k = 0; k < W; ++k) {
-    const uint32_t c = at.vector * W + k;
-    c0[k] = c0s != nullptr && c < a.features ? c0s[c] : 0;
-    c1[k] = c1s != nullptr && c < a.features ? c1s[c] : 0;
-  }
+  const Means<W> means(at.vector, a.features, c0s, c1s);
   const RandomStream random = stream_for<kDrop>(a);
   const int64_t offset = int64_t{at.vector} * W;
   const uint32_t step = gridDim.y * a.tiling.rows;
@@ -188,29 +230,117 @@ __global__ void __launch_bounds__(kThreads, 2)
       PANNS_UNROLL
       for (int k = 0; k < W; ++k) {
         const float d = through(g.v[k], affine(k, v.v[k]), a.epilogue.floor);
-        out.v[k] = affine.scale[k] * d + (c0[k] + c1[k] * (v.v[k] - affine.mean[k]));
+        out.v[k] = affine.scale[k] * d + means(k, v.v[k] - affine.mean[k]);
       }
       store<W>(dx + from * a.stride + offset, out);
     }
   }
 }
 
+// dx of the clip blockIdx.z.
+template <int W, int kClips>
+__global__ void __launch_bounds__(kThreads, kLeastBlocks)
+    augmented_apply_kernel(Backward<float> a, Augment augment, const float* c0s, const float* c1s,
+                           float* dx) {
+  const Place at(a.tiling);
+  if (!at.active) return;
+  const Affine<W> affine(at.vector, a.features, a.mean, a.invstd, a.gamma, a.beta);
+  const Means<W> means(at.vector, a.features, c0s, c1s);
+  const ClipAugment<W> clip(augment, blockIdx.z, at.vector * W);
+  const int64_t size = augment.frames * a.stride, offset = int64_t{at.vector} * W;
+  const int64_t from = blockIdx.z * size + offset;
+  const float* dy = a.dy + blockIdx.z / kClips * size + offset;
+  const uint32_t step = gridDim.y * a.tiling.rows;
+  for (uint32_t t = blockIdx.y * a.tiling.rows + at.row; t < augment.frames; t += step) {
+    const Pack<W> g = clip(t, load<W>(dy + t * a.stride));
+    const Pack<W> v = load<W>(a.x + from + t * a.stride);
+    Pack<W> out;
+    PANNS_UNROLL
+    for (int k = 0; k < W; ++k) {
+      out.v[k] = affine.scale[k] * g.v[k] + means(k, v.v[k] - affine.mean[k]);
+    }
+    store<W>(dx + from + t * a.stride, out);
+  }
+}
+
+// The sums' second stage, in fixed order; between processes too.
+void join(const Launch& launch, const BatchNormBackward& a, const NormWorkspace& work,
+          int64_t chunks, float* c0, float* c1) {
+  const NormShape& shape = work.shape;
+  const auto features = static_cast<uint32_t>(shape.features);
+  double* totals = a.processes != nullptr ? work.totals : nullptr;
+  const double own = static_cast<double>(shape.rows);
+  const Gradients gradients{work.partial,
+                            static_cast<uint32_t>(chunks),
+                            shape.stride,
+                            features,
+                            totals != nullptr ? own * a.processes->count : own,
+                            a.gamma,
+                            a.invstd,
+                            a.dgamma,
+                            a.dbeta,
+                            c0,
+                            c1};
+  enqueue(launch, "batch_norm_backward", join_gradients_kernel,
+          {.x = ceil_div(shape.features * kWarp, kThreads)}, gradients, totals);
+  if (totals == nullptr) return;
+  a.processes->sum(totals, 2 * shape.features);
+  enqueue(launch, "batch_norm_backward", coefficients_kernel,
+          {.x = ceil_div(shape.features, kThreads)}, gradients, static_cast<const double*>(totals));
+}
+
+void augmented_backward(const Launch& launch, const BatchNorm& norm, const Map& map,
+                        const backends::StepState* state, const BatchNormBackward& a,
+                        const NormWorkspace& work, float* c0, float* c1) {
+  const NormShape& shape = work.shape;
+  const Chunks chunks(map.t, shape.tiling);
+  const Backward<float> args{.tiling = shape.tiling,
+                             .features = static_cast<uint32_t>(shape.features),
+                             .stride = shape.stride,
+                             .x = static_cast<const float*>(a.x),
+                             .dy = static_cast<const float*>(a.dy),
+                             .mean = a.mean,
+                             .invstd = a.invstd,
+                             .gamma = a.gamma,
+                             .beta = a.beta,
+                             .epilogue = Epilogue(norm, state)};
+  const Augment augment(norm, map, state, a.clip_weights);
+  with_bins(shape, [&](auto width) {
+    if (c0 != nullptr || a.dgamma != nullptr || a.dbeta != nullptr) {
+      enqueue(launch, "batch_norm_backward",
+              norm.mixup ? augmented_sums_kernel<width, 2> : augmented_sums_kernel<width, 1>,
+              {.x = shape.tiling.tiles,
+               .y = chunks.count,
+               .z = map.n,
+               .shared = 2 * width * kThreads * sizeof(double)},
+              args, augment, chunks, work.partial);
+      join(launch, a, work, map.n * chunks.count, c0, c1);
+    }
+    if (a.dx == nullptr) return;
+    enqueue(launch, "batch_norm_backward",
+            norm.mixup ? augmented_apply_kernel<width, 2> : augmented_apply_kernel<width, 1>,
+            {.x = shape.tiling.tiles, .y = frame_blocks(shape, map), .z = map.n}, args, augment,
+            static_cast<const float*>(c0), static_cast<const float*>(c1),
+            static_cast<float*>(a.dx));
+  });
+}
+
 // With `train` dx has the two mean terms, of the statistics that depend on x.
 void backward(const Launch& launch, const BatchNorm& norm, const Map& map,
               const backends::StepState* state, const BatchNormBackward& a,
               const NormWorkspace& work, bool train) {
+  float *c0 = train ? work.row(2) : nullptr, *c1 = train ? work.row(3) : nullptr;
+  if (norm.augments()) return augmented_backward(launch, norm, map, state, a, work, c0, c1);
   const NormShape& shape = work.shape;
   const Map out = batch_norm_output(norm, map);
   const int64_t rows = norm.avg_pool_2x2 ? out.pixels() : shape.rows;
   const Chunks chunks(rows, shape.tiling, norm.avg_pool_2x2 ? 4 : 1);
-  const auto features = static_cast<uint32_t>(shape.features);
-  float *c0 = train ? work.row(2) : nullptr, *c1 = train ? work.row(3) : nullptr;
   const bool sums = train || a.dgamma != nullptr || a.dbeta != nullptr;
   with_norm_form(norm, map, [&](auto element, auto width, auto pool, auto drop) {
     using T = decltype(element);
     Backward<T> args{shape.tiling,
                      static_cast<uint32_t>(rows),
-                     features,
+                     static_cast<uint32_t>(shape.features),
                      shape.stride,
                      static_cast<const T*>(a.x),
                      static_cast<const T*>(a.dy),
@@ -226,27 +356,7 @@ void backward(const Launch& launch, const BatchNorm& norm, const Map& map,
                .y = chunks.count,
                .shared = 2 * width * kThreads * sizeof(double)},
               args, chunks, work.partial);
-      double* totals = a.processes != nullptr ? work.totals : nullptr;
-      const double own = static_cast<double>(shape.rows);
-      const Gradients gradients{work.partial,
-                                chunks.count,
-                                shape.stride,
-                                features,
-                                totals != nullptr ? own * a.processes->count : own,
-                                a.gamma,
-                                a.invstd,
-                                a.dgamma,
-                                a.dbeta,
-                                c0,
-                                c1};
-      enqueue(launch, "batch_norm_backward", join_gradients_kernel,
-              {.x = ceil_div(shape.features * kWarp, kThreads)}, gradients, totals);
-      if (totals != nullptr) {
-        a.processes->sum(totals, 2 * shape.features);
-        enqueue(launch, "batch_norm_backward", coefficients_kernel,
-                {.x = ceil_div(shape.features, kThreads)}, gradients,
-                static_cast<const double*>(totals));
-      }
+      join(launch, a, work, chunks.count, c0, c1);
     }
     if (a.dx == nullptr) return;
     if constexpr (pool) {
@@ -278,8 +388,9 @@ void batch_norm_eval_backward(const Launch& launch, const BatchNorm& norm, const
   const NormWorkspace work(norm, map, workspace);
   const float* invstd = inverse_deviations(launch, norm, work, a.running_var);
   backward(launch, norm, map, state,
-           {a.x, a.gamma, a.beta, a.running_mean, invstd, a.dy, a.dx, a.dgamma, a.dbeta}, work,
-           false);
+           {a.x, a.gamma, a.beta, a.running_mean, invstd, a.dy, a.dx, a.dgamma, a.dbeta, nullptr,
+            a.clip_weights},
+           work, false);
 }
 
 }  // namespace panns::cuda

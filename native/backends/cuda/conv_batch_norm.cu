@@ -83,6 +83,7 @@ struct Statistics {
   double eps, momentum;
   const float* w;
   float *running_mean, *running_var, *mean, *invstd, *moments;
+  const float* gate;
 };
 
 // One block: a warp a sum, then a thread a channel.
@@ -121,6 +122,7 @@ __global__ void __launch_bounds__(kThreads) statistics_kernel(Statistics a) {
   const double keep = 1 - a.momentum;
   if (a.mean != nullptr) a.mean[c] = static_cast<float>(mean);
   a.invstd[c] = static_cast<float>(1 / sqrt(var + a.eps));
+  if (!is_open(a.gate)) return;
   a.running_mean[c] = static_cast<float>(keep * a.running_mean[c] + a.momentum * mean);
   a.running_var[c] =
       static_cast<float>(keep * a.running_var[c] + a.momentum * var * (a.places / (a.places - 1)));
@@ -198,7 +200,7 @@ void conv_batch_norm_train(const Launch& launch, const BatchNorm& norm, const Ma
           {.x = 1, .shared = (kPatchSums + kPatch * kPatch) * sizeof(double)},
           Statistics{work.partial, static_cast<uint32_t>(work.columns.blocks()), channels,
                      static_cast<double>(map.pixels()), norm.eps, norm.momentum, a.w,
-                     a.running_mean, a.running_var, a.mean, invstd, moments});
+                     a.running_mean, a.running_var, a.mean, invstd, moments, a.gate});
   const uint32_t vectors = channels / kChannelBlock;
   // Twice as many as fit at once: each has some rows to pay for its filters.
   constexpr int64_t kBlocksEach = 4;

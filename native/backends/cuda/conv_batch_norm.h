@@ -33,6 +33,7 @@ struct ConvBatchNormTrain {
   float *running_mean, *running_var;
   void* y;
   float *mean, *invstd, *moments;
+  const float* gate = nullptr;  // as BatchNormTrain's
 };
 int64_t conv_batch_norm_workspace(const Map& map);
 void conv_batch_norm_train(const Launch& launch, const BatchNorm& norm, const Map& map,

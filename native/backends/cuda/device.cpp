@@ -119,10 +119,16 @@ class CudaDevice final : public backends::Device {
 
   const DeviceInfo& info() const override { return info_; }
   bool uploads() const override { return true; }
+  bool queues() const override { return true; }
   size_t alignment() const override { return kAlignment; }
 
   std::unique_ptr<Memory> allocate(size_t bytes) override {
     return allocate_device_memory(ordinal_, std::max(bytes, kAlignment));
+  }
+
+  std::unique_ptr<Memory> host_memory(size_t bytes) override {
+    PANNS_CUDA(cudaSetDevice(ordinal_));
+    return std::make_unique<PinnedMemory>(bytes);
   }
 
   // The copy in the maps' type that convolutions read.

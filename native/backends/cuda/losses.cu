@@ -3,6 +3,7 @@
 // Dense float32 (N, K), 4-byte accesses side by side; logarithms in float, sums in double, in two
 // stages and a fixed order. Bytes an element: 8 read forward; 8 read and 4 written backward.
 // measured: never run on a GPU yet
+#include "backends/backend.h"
 #include "backends/cuda/device/row.cuh"
 #include "backends/cuda/losses.h"
 
@@ -27,11 +28,15 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    mean_kernel(int64_t partials, const double* partial, double count, float* loss) {
+    mean_kernel(int64_t partials, const double* partial, double count, float* loss,
+                backends::StepState* state) {
   double sum = 0;
   for (int64_t i = threadIdx.x; i < partials; i += kThreads) sum += partial[i];
   sum = block_reduce(sum, Add{});
-  if (threadIdx.x == 0) *loss = static_cast<float>(sum / count);
+  if (threadIdx.x != 0) return;
+  const float mean = static_cast<float>(sum / count);
+  *loss = mean;
+  if (state != nullptr && !is_finite(mean)) state->gate = mean;
 }
 
 PANNS_DEVICE float scale_of(const float* loss_scale) {
@@ -81,9 +86,9 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 void mean(const Launch& launch, const char* name, int64_t partials, const double* partial,
-          int64_t count, float* loss) {
+          int64_t count, float* loss, backends::StepState* state) {
   enqueue(launch, name, mean_kernel, {.x = 1, .shared = kReduceBytes}, partials, partial,
-          static_cast<double>(count), loss);
+          static_cast<double>(count), loss, state);
 }
 
 }  // namespace
@@ -93,11 +98,11 @@ int64_t loss_workspace(int64_t n, int64_t k) {
 }
 
 void bce(const Launch& launch, int64_t n, int64_t k, const float* p, const float* y, float* loss,
-         void* workspace) {
+         void* workspace, backends::StepState* state) {
   auto* partial = static_cast<double*>(workspace);
   const int64_t chunks = ceil_div(n * k, kChunk);
   enqueue(launch, "bce", bce_kernel, {.x = chunks, .shared = kReduceBytes}, n * k, p, y, partial);
-  mean(launch, "bce", chunks, partial, n * k, loss);
+  mean(launch, "bce", chunks, partial, n * k, loss, state);
 }
 void bce_backward(const Launch& launch, int64_t n, int64_t k, const float* p, const float* y,
                   const float* loss_scale, float* dp) {
@@ -106,11 +111,11 @@ void bce_backward(const Launch& launch, int64_t n, int64_t k, const float* p, co
 }
 
 void cross_entropy(const Launch& launch, int64_t n, int64_t k, const float* z, const float* y,
-                   float* loss, void* workspace) {
+                   float* loss, void* workspace, backends::StepState* state) {
   auto* partial = static_cast<double*>(workspace);
   enqueue(launch, "cross_entropy", cross_entropy_kernel, {.x = n, .shared = kReduceBytes}, k, z, y,
           partial);
-  mean(launch, "cross_entropy", n, partial, n, loss);
+  mean(launch, "cross_entropy", n, partial, n, loss, state);
 }
 void cross_entropy_backward(const Launch& launch, int64_t n, int64_t k, const float* z,
                             const float* y, const float* loss_scale, float* dz) {

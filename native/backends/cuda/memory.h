@@ -18,14 +18,14 @@ std::unique_ptr<backends::Memory> allocate_device_memory(int ordinal, size_t byt
 backends::MemoryState device_memory(int ordinal);
 
 // Page-locked host memory, which the device's copy engine reads and writes by itself.
-class PinnedMemory {
+class PinnedMemory final : public backends::Memory {
  public:
   explicit PinnedMemory(size_t bytes);
-  ~PinnedMemory() { cudaFreeHost(data_); }
+  ~PinnedMemory() override { cudaFreeHost(data_); }
   PinnedMemory(const PinnedMemory&) = delete;
   PinnedMemory& operator=(const PinnedMemory&) = delete;
-  std::byte* data() const { return data_; }
-  size_t bytes() const { return bytes_; }
+  std::byte* data() const override { return data_; }
+  size_t bytes() const override { return bytes_; }
 
  private:
   std::byte* data_ = nullptr;

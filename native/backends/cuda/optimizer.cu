@@ -47,8 +47,7 @@ PANNS_DEVICE AdamStep step_of(const Adam& a, const backends::StepState* state) {
 
 // Whether the update takes place at all.
 PANNS_DEVICE bool updates(const backends::StepState* state, const float* gate) {
-  // False of a NaN.
-  return state->grad_scale != 0 && (gate == nullptr || fabsf(*gate) < INFINITY);
+  return state->grad_scale != 0 && is_open(gate);
 }
 
 struct AdamArrays {
@@ -170,8 +169,9 @@ PANNS_DEVICE double clip_scale(double norm, double max_norm) {
 __global__ void __launch_bounds__(kThreads)
     grad_norm_kernel(int64_t partials, backends::StepState* state, LossScale* loss,
                      const double* partial) {
-  if (loss == nullptr && !(state->max_norm > 0)) {
-    if (threadIdx.x == 0) state->grad_scale = 1;
+  const bool open = is_finite(state->gate);
+  if (!open || (loss == nullptr && !(state->max_norm > 0))) {
+    if (threadIdx.x == 0) state->grad_scale = open ? 1 : 0;
     return;
   }
   double sum = 0;
@@ -190,6 +190,8 @@ __global__ void __launch_bounds__(kThreads)
   }
   state->grad_norm = static_cast<float>(norm);
   state->grad_scale = static_cast<float>(scale);
+  // This update is what it is; what comes behind it is not done.
+  if (state->max_norm > 0 && !is_finite(state->grad_norm)) state->gate = state->grad_norm;
 }
 
 bool aligned(std::initializer_list<const void*> addresses) {

@@ -8,7 +8,10 @@ namespace {
 
 class CudaEvent final : public backends::Event {
  public:
-  CudaEvent() { PANNS_CUDA(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
+  // Without a time to keep an event costs a stream less.
+  explicit CudaEvent(unsigned flags = cudaEventDisableTiming) {
+    PANNS_CUDA(cudaEventCreateWithFlags(&event_, flags));
+  }
   ~CudaEvent() override { cudaEventDestroy(event_); }
   cudaEvent_t raw() const { return event_; }
 
@@ -46,8 +49,10 @@ CudaStream::~CudaStream() {
   cudaSetDevice(ordinal_);
   drop_capture();
   cudaStreamSynchronize(stream_);
-  for (Stage& s : stages_) {
-    if (s.read != nullptr) cudaEventDestroy(s.read);
+  for (const Stages* stages : {&large_, &small_}) {
+    for (const Stage& s : stages->ring) {
+      if (s.read != nullptr) cudaEventDestroy(s.read);
+    }
   }
   cudaStreamDestroy(stream_);
 }
@@ -55,25 +60,26 @@ CudaStream::~CudaStream() {
 void CudaStream::upload(void* device, const void* host, size_t bytes) {
   drop_capture();
   PANNS_CUDA(cudaSetDevice(ordinal_));
+  Stages& stages = bytes <= kSmallBytes ? small_ : large_;
   const auto* from = static_cast<const std::byte*>(host);
   auto* to = static_cast<std::byte*>(device);
-  while (bytes > 0) {
-    Stage& stage = stages_[next_stage_];
-    next_stage_ = (next_stage_ + 1) % stages_.size();
-    if (stage.memory == nullptr) {
-      stage.memory = std::make_unique<PinnedMemory>(kStageBytes);
-      PANNS_CUDA(cudaEventCreateWithFlags(&stage.read, cudaEventDisableTiming));
-    } else {
-      PANNS_CUDA(cudaEventSynchronize(stage.read));
-    }
-    const size_t piece = std::min(bytes, kStageBytes);
-    std::memcpy(stage.memory->data(), from, piece);
-    PANNS_CUDA(cudaMemcpyAsync(to, stage.memory->data(), piece, cudaMemcpyHostToDevice, stream_));
-    PANNS_CUDA(cudaEventRecord(stage.read, stream_));
-    from += piece;
-    to += piece;
-    bytes -= piece;
+  for (size_t done = 0; done < bytes; done += stages.bytes) {
+    upload_piece(stages, to + done, from + done, std::min(bytes - done, stages.bytes));
   }
+}
+
+void CudaStream::upload_piece(Stages& stages, void* device, const void* host, size_t bytes) {
+  Stage& stage = stages.ring[stages.next];
+  stages.next = (stages.next + 1) % stages.ring.size();
+  if (stage.memory == nullptr) {
+    stage.memory = std::make_unique<PinnedMemory>(stages.bytes);
+    PANNS_CUDA(cudaEventCreateWithFlags(&stage.read, cudaEventDisableTiming));
+  } else {
+    PANNS_CUDA(cudaEventSynchronize(stage.read));
+  }
+  std::memcpy(stage.memory->data(), host, bytes);
+  PANNS_CUDA(cudaMemcpyAsync(device, stage.memory->data(), bytes, cudaMemcpyHostToDevice, stream_));
+  PANNS_CUDA(cudaEventRecord(stage.read, stream_));
 }
 
 void CudaStream::download(void* host, const void* device, size_t bytes) {
@@ -94,10 +100,32 @@ void CudaStream::wait(const backends::Event& event) {
   PANNS_CUDA(cudaStreamWaitEvent(stream_, static_cast<const CudaEvent&>(event).raw(), 0));
 }
 
+std::unique_ptr<backends::Event> CudaStream::mark() {
+  drop_capture();
+  PANNS_CUDA(cudaSetDevice(ordinal_));
+  auto event = std::make_unique<CudaEvent>(cudaEventDefault);
+  PANNS_CUDA(cudaEventRecord(event->raw(), stream_));
+  return event;
+}
+
+double CudaStream::seconds(const backends::Event& from, const backends::Event& to) {
+  const auto raw = [](const backends::Event& e) { return static_cast<const CudaEvent&>(e).raw(); };
+  PANNS_CUDA(cudaSetDevice(ordinal_));
+  PANNS_CUDA(cudaEventSynchronize(raw(to)));
+  float milliseconds = 0;
+  PANNS_CUDA(cudaEventElapsedTime(&milliseconds, raw(from), raw(to)));
+  return 1e-3 * static_cast<double>(milliseconds);
+}
+
 void CudaStream::synchronize() {
   drop_capture();
   PANNS_CUDA(cudaSetDevice(ordinal_));
   PANNS_CUDA(cudaStreamSynchronize(stream_));
+}
+
+void CudaStream::await(const backends::Event& event) {
+  PANNS_CUDA(cudaSetDevice(ordinal_));
+  PANNS_CUDA(cudaEventSynchronize(static_cast<const CudaEvent&>(event).raw()));
 }
 
 void CudaStream::drop_capture() {

@@ -3,6 +3,7 @@
 // nothing happens to memory before synchronize, work can be captured, and reading an address of
 // the device on the host is never needed.
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <deque>
 #include <functional>
@@ -52,6 +53,14 @@ class NullEvent final : public Event {
   uint64_t count;  // of the stream's work before it
 };
 
+using Clock = std::chrono::steady_clock;
+
+class NullMark final : public Event {
+ public:
+  uint64_t count = 0;  // of the stream's work up to it
+  const std::shared_ptr<Clock::time_point> at = std::make_shared<Clock::time_point>();
+};
+
 class NullRecording final : public Recording {
  public:
   std::deque<Work> work;
@@ -87,10 +96,25 @@ class NullStream final : public Stream {
     if (branch_of_ != nullptr) return;
     push([stream = e.stream, count = e.count] { stream->work_until(count); });
   }
+  std::unique_ptr<Event> mark() override {
+    auto mark = std::make_unique<NullMark>();
+    push([at = mark->at] { *at = Clock::now(); });
+    mark->count = done_ + queue_.size();
+    return mark;
+  }
+  double seconds(const Event& from, const Event& to) override {
+    const auto &begin = static_cast<const NullMark&>(from), &end = static_cast<const NullMark&>(to);
+    work_until(end.count);
+    return std::chrono::duration<double>(*end.at - *begin.at).count();
+  }
   void synchronize() override {
     PANNS_CHECK(capture_ == nullptr, "ERR_PANNS_INTERNAL", "null stream",
                 "synchronize while capturing");
     work_until(done_ + queue_.size());
+  }
+  void await(const Event& event) override {
+    const auto& e = static_cast<const NullEvent&>(event);
+    e.stream->work_until(e.count);
   }
   void begin_capture() override { capture_ = std::make_unique<NullRecording>(); }
   std::unique_ptr<Recording> end_capture() override { return std::move(capture_); }
@@ -165,7 +189,11 @@ class NullDevice final : public Device {
     const size_t limit = info_.memory_bytes;
     return {*held_, limit == 0 ? MemoryState::kUnknown : limit - *held_};
   }
+  std::unique_ptr<Memory> host_memory(size_t bytes) override {
+    return std::make_unique<NullMemory>(bytes, std::make_shared<size_t>(0));
+  }
   bool uploads() const override { return true; }
+  bool queues() const override { return true; }
   bool updates_early() const override { return true; }
   std::unique_ptr<Stream> stream() override { return std::make_unique<NullStream>(); }
   size_t bytes(const ops::TensorSpec& v) const override {

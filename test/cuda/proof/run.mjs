@@ -1,13 +1,16 @@
 #!/usr/bin/env node
 // Proves a package on a machine with a GPU, and writes what it found as JSON:
 //
-//   node run.mjs [result.json] [--package=<folder>] [--cases=<folder>] [--only=doctor,ops,training,speed]
-//     [--seconds=540] [--jobs=4] [--python=python3] [--compile] [--rehearse]
+//   node run.mjs [result.json] [--package=<folder>] [--cases=<folder>] [--only=doctor,ops,...]
+//     [--seconds=540] [--jobs=4] [--python=python3] [--cnn14] [--compile] [--rehearse]
 //
 // 1. doctor: `panns doctor --cuda` of the package.
 // 2. ops: every recorded call of test/ops on CUDA and on the CPU.
 // 3. training: networks trained for some steps on both.
-// 4. speed: bench/gpu.mjs, against PyTorch where there is one.
+// 4. curve: 300 steps of Cnn6 beside PyTorch's, where there is one; with --cnn14 of Cnn14 too.
+// 5. sanitizer: each op and two steps under compute-sanitizer, where there is one.
+// 6. profile: a training step of Cnn14, node by node, beside what the device could do.
+// 7. speed: bench/gpu.mjs, against PyTorch where there is one.
 //
 // Each runs in processes of its own: what crashes or hangs is a result, and the rest goes on. The
 // file is written as results come; --seconds bounds all of it, and what was not reached is counted.
@@ -26,22 +29,29 @@ import {
 } from 'node:fs';
 import { availableParallelism, cpus, release, tmpdir, totalmem } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { proveCurve } from './curve.mjs';
+import { openWorker, PATIENCE_SECONDS } from './processes.mjs';
+import { proveSanitized } from './sanitizer.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '..', '..', '..');
-const PARTS = ['doctor', 'ops', 'training', 'speed'];
+const PARTS = ['doctor', 'ops', 'training', 'curve', 'sanitizer', 'profile', 'speed'];
 const NETWORKS = ['Cnn6', 'MobileNetV1', 'ResNet22', 'Wavegram_Logmel_Cnn14', 'mn04'];
 const PRECISIONS = ['fp32', 'bf16', 'fp16', 'tf32'];
 const EXIT = { held: 0, failed: 1, usage: 2, noDevice: 3 };
-/** A worker that says nothing for so long hangs: cuDNN compiles some plans for seconds each. */
-const PATIENCE_SECONDS = 240;
 /** Shares of the time, of which those who are left out take none; what is left is for what follows. */
-const SHARES = { ops: 35, training: 25, speed: 40 };
-/** One small case. */
+const SHARES = { ops: 25, training: 15, curve: 15, sanitizer: 12, profile: 5, speed: 28 };
+/** What is profiled: a full batch of the network that has most to compute. */
+const PROFILED = ['Cnn14', '--batch=32', '--mixup', '--device=cuda', '--precision=bf16'];
+/** It has plans to find, and some steps to run. */
+const LEAST_PROFILE_SECONDS = 10;
+/** One small case of each. */
+const REHEARSED_PROFILE = ['Cnn6', '--batch=1', '--seconds=1', '--device=cpu', '--runs=1'];
 const REHEARSED_SPEED = ['--only=cnn6,train,fp32', '--batch=1', '--samples=16000', '--steps=1'];
+/** Without torch.compile, which takes minutes to start. */
+const QUICK_PEERS = '--peers=official,eager,graph';
 
 function readOptions() {
   const { values, positionals } = parseArgs({
@@ -52,7 +62,8 @@ function readOptions() {
       only: { type: 'string', default: PARTS.join(',') },
       seconds: { type: 'string', default: '540' },
       jobs: { type: 'string' },
-      python: { type: 'string' },
+      python: { type: 'string', default: process.env.PANNS_PYTHON ?? 'python3' },
+      cnn14: { type: 'boolean', default: false },
       compile: { type: 'boolean', default: false },
       rehearse: { type: 'boolean', default: false },
     },
@@ -75,6 +86,7 @@ function readOptions() {
     only,
     jobs,
     python: values.python,
+    cnn14: values.cnn14,
     compile: values.compile,
     rehearse: values.rehearse,
     deadline: performance.now() + 1000 * seconds,
@@ -83,68 +95,24 @@ function readOptions() {
 
 const secondsTo = (deadline) => (deadline - performance.now()) / 1000;
 
-/** A worker, started at the first case and again after it ended. */
-function openWorker(script, { package: folder, rehearse }) {
-  let child;
-  let lines;
-  let words = '';
-  const start = () => {
-    child = spawn(process.execPath, [join(here, script), folder], {
-      stdio: ['pipe', 'pipe', 'pipe'],
-      env: { ...process.env, ...(rehearse && { PANNS_REHEARSAL: '1' }) },
-    });
-    words = '';
-    child.stderr.setEncoding('utf8').on('data', (text) => {
-      words = (words + text).slice(-2000);
-    });
-    // Its end shows in what it answers: nothing.
-    child.stdin.on('error', () => {});
-    const ended = child;
-    child.on('close', () => {
-      if (child === ended) child = undefined;
-    });
-    lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  };
-  return {
-    async ask(one) {
-      if (child === undefined) start();
-      const asked = child;
-      let hangs = false;
-      const watch = setTimeout(() => {
-        hangs = true;
-        asked.kill('SIGKILL');
-      }, PATIENCE_SECONDS * 1000);
-      const gone = new Promise((done) =>
-        asked.once('close', (code, signal) => done({ code, signal })),
-      );
-      asked.stdin.write(`${JSON.stringify(one)}\n`);
-      const { value, done } = await lines.next();
-      clearTimeout(watch);
-      if (!done) return JSON.parse(value);
-      const { code, signal } = await gone;
-      child = undefined;
-      const how = hangs ? `no answer for ${PATIENCE_SECONDS} s` : `it ended (${signal ?? code})`;
-      return [{ ...one, ok: false, message: `${how}: ${words.trim().slice(-500)}` }];
-    },
-    close() {
-      child?.kill('SIGKILL');
-    },
-  };
-}
-
 /** All cases by some workers at once; in time or counted as not reached. */
 async function prove(script, cases, options, deadline, note) {
   const waiting = [...cases];
   const results = [];
+  const env = options.rehearse ? { PANNS_REHEARSAL: '1' } : {};
   const work = async () => {
-    const worker = openWorker(script, options);
+    const worker = openWorker(process.execPath, [join(here, script), options.package], { env });
     while (waiting.length > 0 && secondsTo(deadline) > 0) {
-      const found = await worker.ask(waiting.shift());
+      const one = waiting.shift();
+      // One that hangs may take the time of what follows, but not more than there is.
+      const seconds = Math.min(PATIENCE_SECONDS, secondsTo(options.deadline));
+      const { answer, failure } = await worker.ask(one, seconds);
+      const found = answer ?? [{ ...one, ok: false, message: failure }];
       results.push(...found);
       for (const one of found) if (!one.ok) console.log('FAILED', JSON.stringify(one));
       note({ results, notReached: waiting.length });
     }
-    worker.close();
+    worker.kill();
   };
   await Promise.all(Array.from({ length: options.jobs }, work));
   const passed = results.filter(({ ok }) => ok).length;
@@ -168,26 +136,38 @@ function recordedCases(folder) {
   );
 }
 
-function askDoctor({ package: folder }) {
+/** What `panns ...` of the package prints as JSON; `failed` says why there is none. */
+function askProgram({ package: folder }, words, seconds = PATIENCE_SECONDS) {
   const program = join(folder, 'dist', 'cli', 'main.js');
-  const child = spawnSync(process.execPath, [program, 'doctor', '--cuda', '--json'], {
+  const child = spawnSync(process.execPath, [program, ...words, '--json'], {
     encoding: 'utf8',
-    timeout: PATIENCE_SECONDS * 1000,
+    timeout: Math.max(1, Math.round(1000 * seconds)),
   });
   try {
     return JSON.parse(child.stdout);
   } catch {
     const how = child.error?.message ?? child.signal ?? child.status;
-    return { ok: false, findings: [], failed: `panns doctor (${how}): ${child.stderr}` };
+    return { ok: false, failed: `panns ${words[0]} (${how}): ${child.stderr}` };
   }
+}
+
+const askDoctor = (options) => ({ findings: [], ...askProgram(options, ['doctor', '--cuda']) });
+
+function measureProfile(options, deadline) {
+  const seconds = secondsTo(deadline);
+  if (seconds < LEAST_PROFILE_SECONDS) return { ok: true, leftOut: 'no time was left for it' };
+  const words = ['profile', ...(options.rehearse ? REHEARSED_PROFILE : PROFILED), '--train'];
+  const profile = { ok: true, ...askProgram(options, words, seconds) };
+  if (profile.failed) console.log('FAILED', profile.failed);
+  return profile;
 }
 
 async function measureSpeed({ package: folder, python, compile, rehearse, deadline }) {
   const own = mkdtempSync(join(tmpdir(), 'panns-speed-'));
   const file = join(own, 'speed.json');
-  const args = [file, `--package=${folder}`, `--seconds=${Math.floor(secondsTo(deadline))}`];
-  if (python !== undefined) args.push(`--python=${python}`);
-  if (compile) args.push('--compile');
+  const seconds = Math.floor(secondsTo(deadline));
+  const args = [file, `--package=${folder}`, `--seconds=${seconds}`, `--python=${python}`];
+  if (!compile) args.push(QUICK_PEERS);
   if (rehearse) args.push('--device=cpu', '--rounds=1', ...REHEARSED_SPEED);
   // The runner's own deadline comes first; this one is for a case that hangs.
   const child = spawn(process.execPath, [join(root, 'bench', 'gpu.mjs'), ...args], {
@@ -248,10 +228,10 @@ async function main() {
     const until = taking.slice(0, taking.indexOf(part) + 1);
     return begin + (sharesOf(until) / sharesOf(taking)) * (options.deadline - begin);
   };
+  const recorded = recordedCases(options.cases);
   if (wants('ops')) {
-    const cases = recordedCases(options.cases);
-    if (cases.length === 0) console.log(`ops: there are no recorded cases in ${options.cases}`);
-    result.ops = await prove('ops.mjs', cases, options, endOf('ops'), note('ops'));
+    if (recorded.length === 0) console.log(`ops: there are no recorded cases in ${options.cases}`);
+    result.ops = await prove('ops.mjs', recorded, options, endOf('ops'), note('ops'));
     proofs.push(result.ops);
     write();
   }
@@ -262,11 +242,31 @@ async function main() {
     proofs.push(result.training);
     write();
   }
+  if (wants('curve')) {
+    result.curve = await proveCurve(options, endOf('curve'), note('curve'));
+    if (result.curve.leftOut === undefined) proofs.push(result.curve);
+    write();
+  }
+  if (wants('sanitizer')) {
+    const end = endOf('sanitizer');
+    result.sanitizer = await proveSanitized(recorded, options, end, note('sanitizer'));
+    if (result.sanitizer.leftOut === undefined) proofs.push(result.sanitizer);
+    write();
+  }
+  if (wants('profile')) {
+    result.profile = measureProfile(options, endOf('profile'));
+    write();
+  }
   if (wants('speed')) result.speed = await measureSpeed(options);
   const held = proofs.every(({ passed, results }) => passed === results.length && passed > 0);
-  const ok = held && (doctor.ok || options.rehearse) && (result.speed?.ok ?? true);
+  const ok =
+    held &&
+    (doctor.ok || options.rehearse) &&
+    [result.profile, result.speed].every((part) => part?.ok ?? true);
+  const leftOut = PARTS.filter((part) => result[part]?.leftOut !== undefined);
+  const without = leftOut.length > 0 ? `, ${leftOut.join(' and ')} left out` : '';
   const rehearsed = options.rehearse ? ', in a rehearsal on the CPU' : '';
-  result.outcome = `${ok ? 'all held' : 'something did not hold'}${rehearsed}`;
+  result.outcome = `${ok ? 'all held' : 'something did not hold'}${without}${rehearsed}`;
   write();
   console.log(`${result.outcome}; ${options.target}`);
   return ok ? EXIT.held : EXIT.failed;

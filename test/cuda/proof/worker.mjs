@@ -4,12 +4,14 @@
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
 
+/** A module of the package in a folder. */
+export const loadFrom = (folder, file) => import(pathToFileURL(`${folder}/dist/${file}`).href);
+
 /** The addon and the models of the package in a folder. */
 export async function openPackage(folder) {
-  const load = (file) => import(pathToFileURL(`${folder}/dist/${file}`).href);
   const [{ loadNative }, { describeModel }] = await Promise.all([
-    load('native.js'),
-    load('models/index.js'),
+    loadFrom(folder, 'native.js'),
+    loadFrom(folder, 'models/index.js'),
   ]);
   return { addon: loadNative(), describeModel };
 }

@@ -52,7 +52,7 @@ class Spare {
 bool supports_batch_norm(const NodeSpec& node) {
   const auto& a = ops::as<ops::BatchNormAttrs>(node.attrs);
   // The first convolution is a small part of a step here.
-  return !a.of_conv && batch_norm_supported(norm_of(a), map_of(node.in[0]));
+  return !a.of_conv && !a.augments() && batch_norm_supported(norm_of(a), map_of(node.in[0]));
 }
 
 // (x, gamma, beta, running_mean, running_var) to y, in training to (y, mean, invstd)

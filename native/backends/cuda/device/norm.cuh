@@ -29,7 +29,10 @@ struct NormWorkspace {
   NormWorkspace(const BatchNorm& norm, const Map& map, void* workspace) : shape(norm, map) {
     // Backward reduces over rows of y: with the pool at most a quarter as many, a quarter as many
     // of which make a chunk.
-    const int64_t sums = 2 * Chunks(shape.rows, shape.tiling).count * shape.stride;
+    int64_t chunks = Chunks(shape.rows, shape.tiling).count;
+    // Augmented clips are reduced one by one.
+    if (norm.augments()) chunks = larger(chunks, map.n * Chunks(map.t, shape.tiling).count);
+    const int64_t sums = 2 * chunks * shape.stride;
     const int64_t all = norm.over_processes ? 2 * shape.features : 0;
     partial = static_cast<double*>(workspace);
     totals = partial + sums;
@@ -150,9 +153,9 @@ inline const float* inverse_deviations(const Launch& launch, const BatchNorm& no
 inline void check_norm(const BatchNorm& norm, const Map& map) {
   PANNS_CHECK(batch_norm_supported(norm, map), "ERR_PANNS_UNSUPPORTED", "batch_norm",
               "expected a map that the fused form takes (freq: C = 1; pool: C > 1, T and F >= 2; "
-              "dropout: C > 1), got (",
+              "dropout: C > 1; spec_augment and mixup: freq, and pairs of clips), got (",
               map.n, ", ", map.c, ", ", map.t, ", ", map.f,
-              "); run batch_norm, relu, pool and dropout one by one");
+              "); run batch_norm and what follows it one by one");
   expect_indexable(map.pixels(), "batch_norm");
 }
 

@@ -43,6 +43,10 @@ PANNS_HOST_DEVICE constexpr T larger(T a, T b) {
   return a < b ? b : a;
 }
 PANNS_HOST_DEVICE constexpr bool is_nan(float x) { return x != x; }
+// Of a NaN too.
+PANNS_HOST_DEVICE constexpr bool is_finite(float x) { return x - x == 0; }
+// Of what a step moves: backends::StepState::gate, null for none.
+PANNS_DEVICE bool is_open(const float* gate) { return gate == nullptr || is_finite(*gate); }
 // a / b rounded up.
 PANNS_HOST_DEVICE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

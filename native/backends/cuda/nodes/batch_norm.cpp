@@ -19,6 +19,11 @@ BatchNorm norm_of(const NodeSpec& node) {
   norm.momentum = a.momentum;
   norm.dropout = {a.dropout.p, a.dropout.mask};
   norm.over_processes = a.over_processes;
+  if (a.spec_augment) {
+    norm.spec_augment = {a.spec_augment->time_width, a.spec_augment->freq_width,
+                         a.spec_augment->mask};
+  }
+  norm.mixup = a.mixup;
   return norm;
 }
 
@@ -47,7 +52,7 @@ std::unique_ptr<Kernel> make_conv_batch_norm(const NodeSpec& node, Context& cont
     conv_batch_norm_train(launch, norm, map,
                           {floats_in(a, 0), floats_in(a, 5), floats_in(a, 1), floats_in(a, 2),
                            static_cast<float*>(a.in[3]), static_cast<float*>(a.in[4]), a.out[0],
-                           floats_out(a, 1), floats_out(a, 2), floats_out(a, 3)},
+                           floats_out(a, 1), floats_out(a, 2), floats_out(a, 3), &a.state->gate},
                           a.workspace);
   });
 }
@@ -80,8 +85,8 @@ bool supports_batch_norm(const NodeSpec& node) {
          conv_batch_norm_supported(norm, convolved(node, 5, Storage::fp32));
 }
 
-// (x, gamma, beta, running_mean, running_var[, sum, sum of squares]) to y, in training to (y, mean,
-// invstd)
+// (x, gamma, beta, running_mean, running_var[, sum, sum of squares | clip weights]) to y, in
+// training to (y, mean, invstd)
 std::unique_ptr<Kernel> make_batch_norm(const NodeSpec& node, Context& context) {
   if (ops::as<ops::BatchNormAttrs>(node.attrs).of_conv) return make_conv_batch_norm(node, context);
   const BatchNorm norm = norm_of(node);
@@ -90,25 +95,26 @@ std::unique_ptr<Kernel> make_batch_norm(const NodeSpec& node, Context& context) 
   const bool training = attrs.training, sums = attrs.from_sums;
   const auto call = [=](const Launch& launch, Stream& stream, const Args& a) {
     if (!training) {
-      batch_norm_eval(
-          launch, norm, map, a.state,
-          {a.in[0], floats_in(a, 1), floats_in(a, 2), floats_in(a, 3), floats_in(a, 4), a.out[0]},
-          a.workspace);
+      batch_norm_eval(launch, norm, map, a.state,
+                      {a.in[0], floats_in(a, 1), floats_in(a, 2), floats_in(a, 3), floats_in(a, 4),
+                       a.out[0], norm.mixup ? floats_in(a, 5) : nullptr},
+                      a.workspace);
       return;
     }
     const auto processes = processes_of(norm, stream, a);
-    batch_norm_train(launch, norm, map, a.state,
-                     {a.in[0], floats_in(a, 1), floats_in(a, 2), static_cast<float*>(a.in[3]),
-                      static_cast<float*>(a.in[4]), a.out[0], floats_out(a, 1), floats_out(a, 2),
-                      sums ? floats_in(a, 5) : nullptr, sums ? floats_in(a, 6) : nullptr,
-                      processes ? &*processes : nullptr},
-                     a.workspace);
+    batch_norm_train(
+        launch, norm, map, a.state,
+        {a.in[0], floats_in(a, 1), floats_in(a, 2), static_cast<float*>(a.in[3]),
+         static_cast<float*>(a.in[4]), a.out[0], floats_out(a, 1), floats_out(a, 2),
+         sums ? floats_in(a, 5) : nullptr, sums ? floats_in(a, 6) : nullptr,
+         processes ? &*processes : nullptr, norm.mixup ? floats_in(a, 5) : nullptr, &a.state->gate},
+        a.workspace);
   };
   return adapt(batch_norm_workspace(norm, map), context, call);
 }
 
-// (x, gamma, beta, mean, invstd, dy), of a norm that does not train with the running statistics in
-// their place, to (dx, dgamma, dbeta)
+// (x, gamma, beta, mean, invstd, dy[, clip weights]), of a norm that does not train with the
+// running statistics in their place, to (dx, dgamma, dbeta)
 std::unique_ptr<Kernel> make_batch_norm_backward(const NodeSpec& node, Context& context) {
   if (ops::as<ops::BatchNormAttrs>(node.attrs).of_conv) {
     return make_conv_batch_norm_backward(node, context);
@@ -121,16 +127,16 @@ std::unique_ptr<Kernel> make_batch_norm_backward(const NodeSpec& node, Context& 
       batch_norm_eval_backward(
           launch, norm, map, a.state,
           {a.in[0], floats_in(a, 1), floats_in(a, 2), floats_in(a, 3), floats_in(a, 4), a.in[5],
-           a.out[0], floats_out(a, 1), floats_out(a, 2)},
+           a.out[0], floats_out(a, 1), floats_out(a, 2), norm.mixup ? floats_in(a, 6) : nullptr},
           a.workspace);
       return;
     }
     const auto processes = processes_of(norm, stream, a);
-    batch_norm_backward(
-        launch, norm, map, a.state,
-        {a.in[0], floats_in(a, 1), floats_in(a, 2), floats_in(a, 3), floats_in(a, 4), a.in[5],
-         a.out[0], floats_out(a, 1), floats_out(a, 2), processes ? &*processes : nullptr},
-        a.workspace);
+    batch_norm_backward(launch, norm, map, a.state,
+                        {a.in[0], floats_in(a, 1), floats_in(a, 2), floats_in(a, 3),
+                         floats_in(a, 4), a.in[5], a.out[0], floats_out(a, 1), floats_out(a, 2),
+                         processes ? &*processes : nullptr, norm.mixup ? floats_in(a, 6) : nullptr},
+                        a.workspace);
   };
   return adapt(batch_norm_workspace(norm, map), context, call);
 }

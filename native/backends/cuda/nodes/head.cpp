@@ -44,7 +44,8 @@ std::unique_ptr<Kernel> make_attention_pool_backward(const NodeSpec& node, Conte
 std::unique_ptr<Kernel> make_bce(const NodeSpec& node, Context& context) {
   const Shape p = node.in[0].shape;
   return adapt(loss_workspace(p[0], p[1]), context, [p](const Launch& launch, const Args& a) {
-    bce(launch, p[0], p[1], floats_in(a, 0), floats_in(a, 1), floats_out(a, 0), a.workspace);
+    bce(launch, p[0], p[1], floats_in(a, 0), floats_in(a, 1), floats_out(a, 0), a.workspace,
+        a.state);
   });
 }
 std::unique_ptr<Kernel> make_bce_backward(const NodeSpec& node, Context& context) {
@@ -57,7 +58,7 @@ std::unique_ptr<Kernel> make_cross_entropy(const NodeSpec& node, Context& contex
   const Shape z = node.in[0].shape;
   return adapt(loss_workspace(z[0], z[1]), context, [z](const Launch& launch, const Args& a) {
     cross_entropy(launch, z[0], z[1], floats_in(a, 0), floats_in(a, 1), floats_out(a, 0),
-                  a.workspace);
+                  a.workspace, a.state);
   });
 }
 std::unique_ptr<Kernel> make_cross_entropy_backward(const NodeSpec& node, Context& context) {
