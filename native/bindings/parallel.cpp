@@ -118,6 +118,7 @@ Napi::Value open_mpi(const Napi::CallbackInfo& info) {
     options.libraries = strings(o.Get("libraries"), "libraries");
     options.expected_size = static_cast<int>(integer(o.Get("size"), "size", 0, kMostProcesses));
     options.timeout_seconds = number(o, "timeoutSeconds");
+    parallel::prepare_environment();
     return post_group(info.Env(), [=] { return parallel::open_mpi(options); });
   });
 }

@@ -1,6 +1,7 @@
 #include "parallel/mpi.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "core/error.h"
 #include "parallel/exchange_thread.h"
@@ -173,6 +174,11 @@ class MpiCollective final : public backends::Collective {
 };
 
 }  // namespace
+
+void prepare_environment() {
+  constexpr int kKeepTheUsers = 0;
+  setenv("UCX_MEM_MMAP_HOOK_MODE", "none", kKeepTheUsers);
+}
 
 std::unique_ptr<backends::Collective> open_mpi(const MpiOptions& options) {
   std::string tried;

@@ -19,6 +19,14 @@ struct MpiOptions {
   double timeout_seconds = 0;          // how long to wait for the others; 0: without end
 };
 
+// What MPI has to find in the environment; on the event loop, which others read it on.
+//
+// UCX, which MPICH and Open MPI send by, tests its watch over memory by moving the end of the heap
+// up a page and back (ucm_fire_mmap_events). When another thread's malloc has taken that page in
+// between, as the event loop's may at any time, it is gone. Without the watch UCX keeps no memory
+// registered from one message to the next.
+void prepare_environment();
+
 // Joins the processes that a launcher (mpirun, srun) started: once in the life of a process, as MPI
 // has it.
 // Throws ERR_PANNS_PARALLEL with every library tried, ERR_PANNS_BUSY when MPI is in use already.

@@ -54,11 +54,13 @@ export function weightsOf(bytes: number): Buffer {
   return Buffer.concat([Buffer.from('PK\x03\x04', 'latin1'), randomBytes(bytes - 4)]);
 }
 
-/** A row of a file that nobody has published, with all that could be known about it. */
+let made = 0;
+
+/** A row of a file that nobody has published, nor another row, with all that could be known of it. */
 export function madeUp(content: Buffer): Required<Omit<PublishedFile, 'options'>> {
   const digest = (kind: string) => createHash(kind).update(content).digest('hex');
   return {
-    ...{ name: 'MadeUp', model: 'Cnn6', file: `MadeUp_mAP=0.${randomInt(1000)}.pth`, mAP: 0.5 },
+    ...{ name: 'MadeUp', model: 'Cnn6', file: `MadeUp_mAP=0.${made++}.pth`, mAP: 0.5 },
     ...{ bytes: content.length, md5: digest('md5'), sha256: digest('sha256') },
     source: {
       ...{ title: 'Made up', authors: 'N. N.', licence: 'MIT', page: 'https://panns.invalid' },

@@ -175,6 +175,21 @@ async function checkMpi(t: Test, mpi: Mpi): Promise<void> {
     t.ok(seconds > 2, `after ${seconds} s`);
   });
 
+  t.test('the heap is left alone, unless told otherwise', async (t) => {
+    const installed = /installing \w+ hook for s?brk/;
+    const begin = async (name: string, environment: Record<string, string>) => {
+      const request = { folder: join(folder, name), scenarios: [] };
+      const told = { UCX_MEM_LOG_LEVEL: 'debug', ...environment };
+      return (await runProcesses(mpi, 2, request, told)).output;
+    };
+    t.notMatch(await begin('heap', {}), installed);
+    if (mpi.name === 'MPICH') {
+      const watched = await begin('watched', { UCX_MEM_MMAP_HOOK_MODE: 'bistro' });
+      // Not every MPICH sends by UCX.
+      if (/UCX/.test(watched)) t.match(watched, installed);
+    }
+  });
+
   t.test('an MPI that is not there', async (t) => {
     const own = { folder: join(folder, 'none'), scenarios: ['plain'] } as const;
     const absent = join(folder, 'libmpi.so.40');
