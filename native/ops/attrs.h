@@ -55,8 +55,6 @@ struct DropoutAttrs {
   std::string text() const;
 };
 
-// Normalises over axis; in training by the batch's own statistics, which also move the running
-// ones: running = (1 - momentum) * running + momentum * batch. The epilogue is set by fusion only.
 // Two stripes of time and two of frequency are blanked per clip; widths are drawn from [0, width).
 struct SpecAugmentAttrs {
   int64_t time_width = 64, freq_width = 8;
@@ -65,6 +63,8 @@ struct SpecAugmentAttrs {
   std::string text() const;
 };
 
+// Normalises over axis; in training by the batch's own statistics, which also move the running
+// ones: running = (1 - momentum) * running + momentum * batch. The epilogue is set by fusion only.
 struct BatchNormAttrs {
   Axis axis = Axis::channel;
   float eps = 1e-5f, momentum = 0.1f;

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { describeModel } from '../../lib/models/index.js';
 import { loadNative } from '../../lib/native.js';
+import { freshSeed } from '../data/fresh_seed.js';
 import { tolerances } from '../helpers/tolerance.js';
 import { withoutDropout } from '../helpers/training.js';
 
@@ -110,8 +111,7 @@ async function follow(t: Test, folder: string, names: readonly string[], steps: 
 }
 
 t.test('PyTorch’s side does the same work', { skip, timeout: 600_000 }, async (t) => {
-  const seed = Math.floor(Math.random() * 2 ** 31);
-  t.comment(`seed ${seed}`);
+  const seed = freshSeed(t);
   const folder = t.testdir();
   const args = ['-c', program, root, folder, String(seed)];
   const { status, stdout, stderr } = spawnSync(python ?? '', args, {

@@ -14,6 +14,8 @@ import { freshSeed } from './fresh_seed.js';
 
 const S = 50;
 const K = 4;
+/** How long decoders take, of loaders that are compared too. */
+const pauses = createRandom(freshSeed(t));
 
 /** Clips of every length around S, each with its own samples, and a decoder that counts its work. */
 function fixture(count: number, seed: number) {
@@ -33,7 +35,7 @@ function fixture(count: number, seed: number) {
   const decode = async (requests: readonly DecodeRequest[]) => {
     asked.push(...requests);
     // Some batches take longer than others.
-    const ticks = Math.floor(Math.random() * 4);
+    const ticks = pauses.integer(4);
     for (let i = 0; i < ticks; i++) await new Promise(setImmediate);
     return requests.map(({ path }) => audio.get(path) ?? new Error('no such file'));
   };

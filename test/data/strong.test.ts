@@ -3,8 +3,10 @@ import { join } from 'node:path';
 import t from 'tap';
 import { writeWav16 } from '../../lib/audio/wav.js';
 import { fromStrong, readStrong } from '../../lib/data/strong.js';
+import { openDraws } from '../helpers/random.js';
 
 const RATE = 8000;
+const draws = openDraws(t);
 
 /** Labels beside two files of 4 s and 1.5 s. */
 async function make(folder: string, text: string): Promise<string> {
@@ -12,8 +14,7 @@ async function make(folder: string, text: string): Promise<string> {
     ['a.wav', 4],
     ['b.wav', 1.5],
   ] as const) {
-    const noise = Float32Array.from({ length: seconds * RATE }, () => Math.random() - 0.5);
-    await writeWav16(join(folder, name), noise, RATE);
+    await writeWav16(join(folder, name), draws.uniforms(seconds * RATE, -0.5, 0.5), RATE);
   }
   const path = join(folder, 'strong.tsv');
   writeFileSync(path, text);

@@ -1,5 +1,8 @@
 import t from 'tap';
 import { FeatureExtractor } from '../../lib/features/extractor.js';
+import { openDraws } from '../helpers/random.js';
+
+const draws = openDraws(t);
 
 /** |DFT|^2 of one centred, reflected, Hann-windowed frame, by its definition. */
 function powerOf(x: Float32Array, frame: number, window: number, hop: number): number[] {
@@ -25,7 +28,7 @@ t.test('spectrograms follow the definition', async (t) => {
     hopSize: 50,
     melBins: 20,
   });
-  const x = Float32Array.from({ length: 2 * 611 }, () => 2 * Math.random() - 1);
+  const x = draws.uniforms(2 * 611, -1, 1);
   const { data, shape } = await extractor.spectrogram(x, { batch: 2 });
   t.same(shape, [2, 13, 65]);
   let worst = 0;
@@ -61,7 +64,7 @@ t.test('a tone is loudest in the mel bin that it lies in', async (t) => {
 
 t.test('samples of 16 bits stand for x / 32767', async (t) => {
   using extractor = new FeatureExtractor();
-  const codes = Int16Array.from({ length: 2 * 4000 }, () => Math.random() * 65536 - 32768);
+  const codes = Int16Array.from({ length: 2 * 4000 }, () => draws.random.uint32() >>> 16);
   codes.set([-32768, 32767]);
   const floats = Float32Array.from(codes, (x) => x / 32767);
   for (const batch of [1, 2]) {

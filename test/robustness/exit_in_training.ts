@@ -16,7 +16,8 @@ for (const name of ['one', 'two']) {
   }
 }
 const dataset = await fromFolder(folder);
-const model = await createModel('Cnn6', { classes: ['one', 'two'] });
+// With all threads of a large machine a step could be done in time.
+const model = await createModel('Cnn6', { classes: ['one', 'two'], threads: 2 });
 const trainer = new Trainer(model, { dataset, batchSize: 16, clipSeconds: 10, steps: 1 });
 setTimeout(() => process.stdout.write('leaving\n', () => process.exit(7)), 1500);
 for await (const _ of trainer) process.stdout.write('{"done":true}\n');
