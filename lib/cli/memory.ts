@@ -4,7 +4,7 @@ import { trainingMemory } from '../train/memory.js';
 import { chosenDevice, deviceOptions } from './device.js';
 import { type Column, formatBytes, formatNumber, formatTable } from './format.js';
 import { describeNetwork, NETWORK, networkOptions } from './network.js';
-import { defineVerb, EXIT, UsageError } from './verb.js';
+import { defineVerb, EXIT } from './verb.js';
 
 const command = {
   name: 'panns memory',
@@ -27,10 +27,7 @@ const command = {
 /** `panns memory`: what inference and training would allocate, without allocating it. */
 export const memory = defineVerb(command, async (values, [source = ''], { print }) => {
   const { batch, seconds, classes, optimizer, mixup, freeze = 'none', json } = values;
-  const description = await describeNetwork(source, { classes });
-  if (classes !== undefined && description.config.classes !== classes) {
-    throw new UsageError(command, '--classes is for a network by name, not for a file');
-  }
+  const description = await describeNetwork(command, source, { classes });
   using model = await placeModel(description, chosenDevice(values));
   const inference = await model.memory({ batch, seconds });
   const training = await trainingMemory(model, {

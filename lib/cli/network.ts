@@ -3,6 +3,7 @@ import { openWeights } from '../io/weights.js';
 import { describeModel, modelNames } from '../models/index.js';
 import type { ModelDescription } from '../models/row.js';
 import type { CommandSpec } from './args.js';
+import { UsageError } from './verb.js';
 
 /** The argument that {@link describeNetwork} takes, for a command's description. */
 export const NETWORK = {
@@ -17,12 +18,21 @@ export const networkOptions = {
   classes: { type: 'integer', min: 1, help: "of a network by name; default AudioSet's 527" },
 } as const satisfies CommandSpec['options'];
 
-/** The network of that name, or the one whose weights a file holds; no weights are read. */
+/**
+ * The network of that name, or the one whose weights a file holds; no weights are read.
+ *
+ * @throws UsageError for a file of another number of classes
+ */
 export async function describeNetwork(
+  command: CommandSpec,
   source: string,
   { classes }: { classes?: number | undefined } = {},
 ): Promise<ModelDescription> {
   if (modelNames.includes(source)) return describeModel(source, classes ? { classes } : {});
   await using file = await openWeights(source);
-  return (await storedModel(file)).description;
+  const { description } = await storedModel(file);
+  if (classes !== undefined && description.config.classes !== classes) {
+    throw new UsageError(command, '--classes is for a network by name, not for a file');
+  }
+  return description;
 }

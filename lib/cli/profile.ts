@@ -5,32 +5,38 @@ import {
   type ProfileSum,
   profileModel,
 } from '../train/profile.js';
+import type { CommandSpec } from './args.js';
 import { chosenDevice, deviceOptions } from './device.js';
 import { type Column, formatNumber, formatPercent, formatTable } from './format.js';
 import { describeNetwork, NETWORK, networkOptions } from './network.js';
 import { createProgress } from './progress.js';
-import { defineVerb, EXIT } from './verb.js';
+import { defineVerb, EXIT, UsageError } from './verb.js';
+
+const command = {
+  name: 'panns profile',
+  summary: 'Show where the time of a model goes, layer by layer',
+  positionals: [NETWORK],
+  options: {
+    ...networkOptions,
+    // A CPU takes seconds for more; an inference computes no more of 10 s at once.
+    batch: { type: 'integer', min: 1, default: 8, help: 'clips of a batch' },
+    train: { type: 'boolean', help: 'profile a training step, not an inference' },
+    mixup: { type: 'boolean', help: 'of a training step: on mixed pairs of clips' },
+    runs: { type: 'integer', min: 1, max: 1000, default: 5, help: 'timed runs' },
+    ...deviceOptions,
+    json: { type: 'boolean', help: 'print JSON' },
+  },
+} as const satisfies CommandSpec;
 
 /** `panns profile`: a network's program node by node, beside what the machine could do. */
 export const profile = defineVerb(
-  {
-    name: 'panns profile',
-    summary: 'Show where the time of a model goes, layer by layer',
-    positionals: [NETWORK],
-    options: {
-      ...networkOptions,
-      // A CPU takes seconds for more; an inference computes no more of 10 s at once.
-      batch: { type: 'integer', min: 1, default: 8, help: 'clips of a batch' },
-      train: { type: 'boolean', help: 'profile a training step, not an inference' },
-      mixup: { type: 'boolean', help: 'of a training step: on mixed pairs of clips' },
-      runs: { type: 'integer', min: 1, max: 1000, default: 5, help: 'timed runs' },
-      ...deviceOptions,
-      json: { type: 'boolean', help: 'print JSON' },
-    },
-  },
+  command,
   async (values, [source = ''], { print, messages, signal }) => {
     const { batch, seconds, classes, train, mixup, runs, json } = values;
-    const description = await describeNetwork(source, { classes });
+    if (mixup && !train) {
+      throw new UsageError(command, '--mixup is of a training step: give --train');
+    }
+    const description = await describeNetwork(command, source, { classes });
     const progress = createProgress({
       ...{ label: 'profiling', total: runs + 1, unit: 'runs', stream: messages, silent: json },
     });
@@ -72,7 +78,7 @@ function page(found: ModelProfile): string[] {
   const once = nodes.filter((node) => node.once);
   return [
     `${model} on ${device} (${hardware}), ${training ? 'training' : 'inference'}: ` +
-      `${batch} ${batch === 1 ? 'clip' : 'clips'} of ${samples} samples, medians of ${runs} runs`,
+      `${batch} ${batch === 1 ? 'clip' : 'clips'} of ${samples} samples, ${runs === 1 ? 'one run' : `medians of ${runs} runs`}`,
     `the device reaches ${formatNumber(rates.flopsPerSecond / 1e9)} GFLOP/s in a product of matrices, ` +
       `${formatNumber(rates.bytesPerSecond / 1e9)} GB/s in adding maps`,
     '',

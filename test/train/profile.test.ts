@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { DeviceOptions, NativeProfile, SessionOptions } from '../../lib/addon.js';
 import { runProgram } from '../../lib/cli/program.js';
@@ -243,10 +244,7 @@ t.test('panns profile: JSON and tables', async (t) => {
 
   const table = await panns(...words);
   t.equal(table.code, 0, table.messages);
-  t.match(
-    table.out,
-    /^Cnn6 on cpu \(.+\), inference: 2 clips of 32000 samples, medians of 1 runs$/m,
-  );
+  t.match(table.out, /^Cnn6 on cpu \(.+\), inference: 2 clips of 32000 samples, one run$/m);
   t.match(table.out, /^the device reaches \S+ GFLOP\/s .*, \S+ GB\/s /m);
   t.match(table.out, /^conv_block1\.conv1 +conv 5x5 \+bias \+relu \+avg_pool_2x2 +2x64x50x32 +\S/m);
   t.match(table.out, /^all +11 +\S+ +100\.0 % /m);
@@ -268,6 +266,14 @@ t.test('what it does not take', async (t) => {
   const cached = { cacheFeatures: true, freeze: 'base', batchSize: 2, clipSeconds: 1 };
   await refused({ recipe: cached }, /without cacheFeatures/);
   t.match(await panns('profile', 'Cnn6', '--bach', '2'), { code: 2, messages: /--batch/ });
+  t.match(await panns('profile', 'Cnn6', '--mixup'), { code: 2, messages: /give --train/ });
+  using model = await createModel('Cnn6', SMALL);
+  const path = join(t.testdir(), 'model.safetensors');
+  await model.save(path);
+  for (const verb of ['profile', 'memory', 'tune']) {
+    const other = await panns(verb, path, '--classes', '7');
+    t.match(other, { code: 2, out: '', messages: /--classes is for a network by name/ }, verb);
+  }
   if ((await cudaStatus()).available) return;
   t.match(await panns('profile', 'Cnn6', '--device', 'cuda'), {
     code: 1,
