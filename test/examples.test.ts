@@ -214,7 +214,8 @@ test('train-folder.mjs stops at SIGINT and goes on to the same weights', async (
     /accuracy [01]\.\d{3}\nwrote whole/,
   );
   const part = start('train-folder', ['sounds', 'part', ...whole]);
-  await part.printed(/^step 3\//m);
+  // At once: of few steps the last must not be done when the signal arrives.
+  await part.printed(/^step 1\//m);
   part.child.kill('SIGINT');
   const { code, out } = await part.ended;
   t.equal(code, 130);
@@ -371,10 +372,17 @@ test('server.mjs refuses more than it can hold, and ends what is under way', asy
   }
   t.same([status, headers['retry-after']], [503, '1']);
   child.kill('SIGTERM');
-  await new Promise((resolve) => setTimeout(resolve, 100));
-  const late = post(port);
-  late.sending.end(bytes);
-  await t.rejects(late.answered, { code: 'ECONNREFUSED' });
+  // Who comes before the signal is refused as above, who comes just then is cut off.
+  let late = '';
+  for (let i = 0; i < 1000 && late !== 'ECONNREFUSED'; i++) {
+    const { sending, answered } = post(port);
+    sending.end(bytes);
+    late = await answered.then(
+      () => '',
+      ({ code }) => code,
+    );
+  }
+  t.equal(late, 'ECONNREFUSED');
   slow.sending.end(bytes.subarray(1000));
   t.equal((await slow.answered).status, 200);
   t.equal((await ended).code, 0);
