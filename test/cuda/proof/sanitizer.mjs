@@ -1,6 +1,6 @@
 // Part of a proof: kernels under NVIDIA's compute-sanitizer, with each of its tools in a process of
-// its own: a recorded call of each op, two steps of a training, then calls of all other kinds. What it finds in our kernels
-// fails the part; what it finds in those of NVIDIA's libraries is counted apart.
+// its own: a recorded call of each op, two steps of a training, then calls of all other kinds. What it
+// finds in our kernels fails the part; what it finds in those of NVIDIA's libraries is counted apart.
 import { spawnSync } from 'node:child_process';
 import {
   accessSync,
