@@ -384,7 +384,9 @@ async function watch(t: Test, options: Partial<TrainerOptions> = {}) {
   t.teardown(() => model.dispose());
   const recipe = { batchSize: 3, steps: 6, clipSeconds: SECONDS, mixup: true };
   const data = options.loader === undefined ? { dataset, decode } : {};
-  return { trainer: new Trainer(model, { ...recipe, ...data, ...options }), asked };
+  const trainer = new Trainer(model, { ...recipe, ...data, ...options });
+  t.teardown(() => trainer.dispose());
+  return { trainer, asked };
 }
 
 t.test('a trainer keeps two steps in flight, and nothing else changes', { skip }, async (t) => {

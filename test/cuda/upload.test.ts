@@ -190,13 +190,17 @@ async function watch(
   if (resumes !== '') {
     const trainer = await Trainer.resume(resumes, { ...given, ...place, model: Plain });
     t.teardown(() => trainer.model.dispose());
+    t.teardown(() => trainer.dispose());
     return { trainer, steps };
   }
   const { classes } = dataset;
   const model = await createModel(Plain, { classes, activation: 'softmax', seed: 3, ...place });
   t.teardown(() => model.dispose());
   const recipe = { batchSize: 3, steps: 6, clipSeconds: SECONDS, mixup: true };
-  return { trainer: new Trainer(model, { ...recipe, ...given }), steps };
+  const trainer = new Trainer(model, { ...recipe, ...given });
+  // Not when it is collected, in a test that looks at what is held.
+  t.teardown(() => trainer.dispose());
+  return { trainer, steps };
 }
 
 t.test(

@@ -3,6 +3,7 @@
 // nothing happens to memory before synchronize, work can be captured, and reading an address of
 // the device on the host is never needed.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <deque>
@@ -15,8 +16,8 @@ namespace {
 
 constexpr size_t kAlignment = 256;  // as CUDA's allocator
 
-// Shared with the memory, which may outlive the device.
-using HeldBytes = std::shared_ptr<size_t>;
+// Shared with the memory, which may outlive the device, and which any thread may let go of.
+using HeldBytes = std::shared_ptr<std::atomic<size_t>>;
 
 class NullMemory final : public Memory {
  public:
@@ -190,7 +191,7 @@ class NullDevice final : public Device {
     return {*held_, limit == 0 ? MemoryState::kUnknown : limit - *held_};
   }
   std::unique_ptr<Memory> host_memory(size_t bytes) override {
-    return std::make_unique<NullMemory>(bytes, std::make_shared<size_t>(0));
+    return std::make_unique<NullMemory>(bytes, std::make_shared<std::atomic<size_t>>(0));
   }
   bool uploads() const override { return true; }
   bool queues() const override { return true; }
@@ -221,7 +222,7 @@ class NullDevice final : public Device {
 
  private:
   DeviceInfo info_;
-  HeldBytes held_ = std::make_shared<size_t>(0);
+  HeldBytes held_ = std::make_shared<std::atomic<size_t>>(0);
 };
 
 }  // namespace
