@@ -408,20 +408,23 @@ export interface DecodedAudio {
   info: AudioInfo;
 }
 
-export interface ClipRequest {
-  path: string;
-  start: number;
-  duration: number;
-}
+/**
+ * A row of a batch, and the clip to fill it with: samples in memory, samples of 16 bits that lie in a
+ * file from a byte on, or a range of a file to decode (seconds; a negative duration: to the end). Of the
+ * clip at most `most` samples are taken; zeros come behind it.
+ */
+export type RowRequest = {
+  /** Over a SharedArrayBuffer, as `samples` is. */
+  row: Int16Array;
+  most: number;
+} & (
+  | { samples: Int16Array }
+  | { path: string; offset: number }
+  | { path: string; start: number; duration: number }
+);
 
-export interface ClipResult {
-  /** Frames of the clip that are audio; the rest is padding. */
-  frames: number;
-  truncated: boolean;
-  /** '' when the clip was read. */
-  code: string;
-  message: string;
-}
+/** The samples of a row that are its clip's, or why there are none: then the row is zeros. */
+export type RowResult = number | { code: string; message: string };
 
 /** For tests: one op on a device, inputs and outputs in logical, row-major order. */
 export interface OpTensor {
@@ -471,13 +474,15 @@ export interface NativeAddon {
     options: DecodeOptions,
     cancel?: CancelFlag,
   ): Promise<DecodedAudio>;
-  /** Decodes clips on several threads into rows of `out` (clips, samples), over a SharedArrayBuffer. */
-  loadClips(
-    clips: ClipRequest[],
-    options: { sampleRate: number; samples: number; nanToZero: boolean; threads: number },
-    out: Float32Array | Int16Array,
+  /**
+   * Fills rows on several threads; one thread goes through them in order. Decoded clips are converted to
+   * `sampleRate` and rounded as `toInt16` does; 0 threads: one a core.
+   */
+  fillRows(
+    rows: RowRequest[],
+    options: { sampleRate: number; threads: number },
     cancel?: CancelFlag,
-  ): Promise<ClipResult[]>;
+  ): Promise<RowResult[]>;
   resample(samples: Float32Array, from: number, to: number): Promise<Float32Array>;
   resamplerInfo(from: number, to: number): { passbandHz: number; taps: number };
 

@@ -32,9 +32,10 @@ export {
   cudaStatus,
 } from './cuda.js';
 export { type CsvOptions, fromCsv } from './data/csv.js';
-export type { Clip, Dataset, SkippedClip } from './data/dataset.js';
+export type { Clip, Dataset, PackedClip, SkippedClip } from './data/dataset.js';
 export { type FolderOptions, fromFolder } from './data/folder.js';
-export type { Batch, BatchLoader, Decode, DecodeRequest, LoaderState } from './data/loader.js';
+export type { Batch, BatchLoader, LoaderState } from './data/loader.js';
+export { type ClipReader, type Decode, type DecodeRequest, rememberClips } from './data/reader.js';
 export type { SamplerState } from './data/sampler.js';
 export {
   type Fold,

@@ -26,7 +26,7 @@ const exported: Readonly<Record<keyof NativeAddon, 'string' | 'function'>> = {
   frontendTensors: 'function',
   probe: 'function',
   decode: 'function',
-  loadClips: 'function',
+  fillRows: 'function',
   resample: 'function',
   resamplerInfo: 'function',
   stop: 'function',

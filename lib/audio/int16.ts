@@ -6,7 +6,10 @@ export type Samples = Float32Array | Int16Array;
  *
  * NaN becomes 0. Source: the packing script of audioset_tagging_cnn.
  */
-export function toInt16(samples: Float32Array, out = new Int16Array(samples.length)): Int16Array {
+export function toInt16(
+  samples: Float32Array,
+  out: Int16Array = new Int16Array(samples.length),
+): Int16Array {
   const count = Math.min(samples.length, out.length);
   for (let i = 0; i < count; i++) {
     const sample = samples[i] ?? 0;
@@ -15,4 +18,27 @@ export function toInt16(samples: Float32Array, out = new Int16Array(samples.leng
     out[i] = clipped * 32767;
   }
   return out;
+}
+
+/** Samples that are converted without a pause: about a third of a millisecond. */
+const CONVERTED_AT_ONCE = 1 << 17;
+
+/**
+ * {@link toInt16} in slices between which the event loop turns; zeros come behind the samples.
+ *
+ * Returns where the first sample is that is not finite, -1 where there is none.
+ */
+export async function fillInt16(samples: Float32Array, out: Int16Array): Promise<number> {
+  const count = Math.min(samples.length, out.length);
+  for (let at = 0; at < count; at += CONVERTED_AT_ONCE) {
+    if (at > 0) await new Promise(setImmediate);
+    const part = samples.subarray(at, Math.min(count, at + CONVERTED_AT_ONCE));
+    let sum = 0;
+    for (let i = 0; i < part.length; i++) sum += (part[i] ?? 0) * 0;
+    // A zero for every finite sample.
+    if (sum !== 0) return at + part.findIndex((sample) => !Number.isFinite(sample));
+    toInt16(part, out.subarray(at));
+  }
+  out.fill(0, count);
+  return -1;
 }

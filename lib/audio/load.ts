@@ -1,7 +1,4 @@
-import type { ClipRequest } from '../addon.js';
-import { checkOptions, fromNative, PannsError } from '../errors.js';
-import { allocate, callNative } from '../native/call.js';
-import { loadNative } from '../native.js';
+import { checkOptions, PannsError } from '../errors.js';
 import { type Audio, type DecodeAudioOptions, decodeAudio, decodeOptionNames } from './decode.js';
 import { decodeWithFfmpeg, findFfmpeg } from './ffmpeg.js';
 
@@ -33,59 +30,11 @@ export async function loadAudio(
   return { samples: channels[0] ?? new Float32Array(0), sampleRate, truncated };
 }
 
-/** One clip to decode, from `start` on, in seconds. */
-export interface ClipToDecode {
-  readonly path: string;
-  readonly sampleRate: number;
-  readonly start?: number;
-  readonly duration?: number;
-  /** More samples than this are not wanted. */
-  readonly maxSamples: number;
-}
-
 /**
- * Decodes clips together on several threads: mono samples of each, or the Error of a bad file.
- *
- * All clips of a call have one rate and one `maxSamples`. 0 threads mean one a core.
+ * Whether ffmpeg may read what libsndfile refused with this error. Without the program the error says
+ * more than that it is missing.
  */
-export async function decodeClips(
-  clips: readonly ClipToDecode[],
-  threads = 0,
-): Promise<(Float32Array | Error)[]> {
-  const first = clips[0];
-  if (first === undefined) return [];
-  const { sampleRate, maxSamples: samples } = first;
-  const rows = allocate(clips.length * samples);
-  const requests = clips.map(({ path, start = 0, duration = -1 }): ClipRequest => {
-    return { path, start, duration };
-  });
-  const results = await callNative('decodeClips', () =>
-    loadNative().loadClips(requests, { sampleRate, samples, nanToZero: false, threads }, rows),
-  );
-  return Promise.all(
-    clips.map(async (clip, i) => {
-      const result = results[i];
-      if (result === undefined) return new PannsError('ERR_PANNS_INTERNAL', 'a clip got no result');
-      const row = rows.subarray(i * samples, i * samples + result.frames);
-      if (result.code === '') return row;
-      const error = fromNative({ code: result.code, message: result.message }, clip.path);
-      return needsFfmpeg(error) ? decodeOne(clip) : error;
-    }),
-  );
-}
-
-async function decodeOne(clip: ClipToDecode): Promise<Float32Array | Error> {
-  const { path, sampleRate, start, maxSamples } = clip;
-  const duration = Math.min(clip.duration ?? Number.POSITIVE_INFINITY, maxSamples / sampleRate);
-  try {
-    return (await decodeWithFfmpeg(path, { start, duration, sampleRate })).samples;
-  } catch (error) {
-    return error instanceof Error ? error : new Error(String(error));
-  }
-}
-
-/** Without an ffmpeg program the first error says more than the missing program. */
-function needsFfmpeg(error: unknown): boolean {
+export function needsFfmpeg(error: unknown): boolean {
   const unknown = error instanceof PannsError && error.code === 'ERR_PANNS_AUDIO_FORMAT';
   return unknown && findFfmpeg() !== undefined;
 }

@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeWav16 } from '../audio/wav.js';
 import type { Dataset } from '../data/dataset.js';
-import type { Decode } from '../data/loader.js';
+import type { Decode } from '../data/reader.js';
 import { generateScenes, SCENE_CLASSES, type Scene } from '../demo/scenes.js';
 import { createModel } from '../inference/model.js';
 import { AudioTagger } from '../inference/tagger.js';

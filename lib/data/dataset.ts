@@ -1,5 +1,17 @@
 import { PannsError } from '../errors.js';
 
+/** Where the samples of a packed clip lie: in 16 bits, one after another, in the file at its `path`. */
+export interface PackedClip {
+  /** Of the first, in bytes. */
+  readonly offset: number;
+  /** How many are the clip's own. */
+  readonly samples: number;
+  /** In Hz. */
+  readonly sampleRate: number;
+  /** The file that the clip was packed from, as its data set wrote it. */
+  readonly source: string;
+}
+
 /** One example: a file, or `duration` seconds of it from `start` on. */
 export interface Clip {
   /** Names the clip in reports: the path as the data set writes it, with `@start` for a part. */
@@ -14,6 +26,13 @@ export interface Clip {
   readonly duration?: number;
   /** As the data set names it: `'1'`, `'train'`. */
   readonly fold?: string;
+  /** Of a packed data set ({@link fromPacked}). */
+  readonly packed?: PackedClip;
+}
+
+/** The file that a clip came from: clips of one file may sound alike. */
+export function sourceOf({ path, packed }: Clip): string {
+  return packed?.source ?? path;
 }
 
 /** A clip that was left out, and why. */

@@ -1,26 +1,19 @@
-import { type Samples, toInt16 } from '../audio/int16.js';
+import type { CancelFlag } from '../addon.js';
+import type { Samples } from '../audio/int16.js';
 import { checkOptions, PannsError } from '../errors.js';
 import { allocateInt16 } from '../native/call.js';
 import { type Clip, dataError, firstTen, type SkippedClip } from './dataset.js';
 import { createRandom, mixupWeights } from './random.js';
+import {
+  type ClipReader,
+  checkPackedRate,
+  clipRequest,
+  createRowCache,
+  type Decode,
+  type RowRequest,
+  readerOf,
+} from './reader.js';
 import type { Sampler, SamplerState } from './sampler.js';
-
-/** What the loader asks of a decoder: mono float32 in [-1, 1] at `sampleRate`. */
-export interface DecodeRequest {
-  readonly path: string;
-  readonly sampleRate: number;
-  /** In seconds; default the beginning. */
-  readonly start?: number;
-  /** In seconds; default to the end. */
-  readonly duration?: number;
-  /** More samples than this are not used, so a decoder may stop there. */
-  readonly maxSamples: number;
-}
-
-/** Decodes all requests, at once if it can: one result each, in order; an Error for a bad file. */
-export type Decode = (
-  requests: readonly DecodeRequest[],
-) => Promise<readonly (Float32Array | Error)[]>;
 
 /** Where a loader stands, as JSON: goes into a checkpoint. */
 export interface LoaderState {
@@ -59,7 +52,8 @@ export interface LoaderOptions {
   lengths?: readonly number[] | undefined;
   /** In Hz. */
   sampleRate: number;
-  decode: Decode;
+  /** Reads clips; default audio files. Packed clips are read as they are. */
+  decode?: Decode | ClipReader | undefined;
   sampler: Sampler;
   /** B; with mixup, the number of mixed examples, so that a batch has 2B rows. */
   batchSize: number;
@@ -85,6 +79,11 @@ export interface BatchLoader<S extends Samples = Samples> extends AsyncIterableI
   close(): void;
   /** The state after the last batch that was handed out, whatever was made ahead. */
   state(): LoaderState;
+  /**
+   * Gives the memory of a batch back, for one to come: nobody may read the batch from then on. Batches
+   * that are never given back stay as they are.
+   */
+  release?(batch: Batch<S>): void;
   /** Clips that were skipped, with the decoder's reasons. */
   readonly skipped: readonly SkippedClip[];
   /** Bytes of decoded clips in memory. */
@@ -116,9 +115,9 @@ const DEFAULT_CACHE_BYTES = 2 * 1024 ** 3;
  * A loader of batches over clips.
  *
  * Every clip comes in the 16-bit form of PANNs' packed files ({@link toInt16}), cached or not, so a
- * batch does not depend on the cache. Batches are made one after another and the clips of one
- * are decoded together; the order depends on the sampler alone, never on timing. `state`, if
- * given, is where an earlier loader over the same clips stood.
+ * batch does not depend on the cache. Clips are read into the batch's memory off the event loop, those
+ * of one batch together; batches are made one after another. The order depends on the sampler alone,
+ * never on timing. `state`, if given, is where an earlier loader over the same clips stood.
  *
  * Iterating throws `ERR_PANNS_DATA` naming the clips that cannot be decoded, unless `onBadClip` is
  * `'skip'`: then the sampler's next clips take their places.
@@ -130,14 +129,17 @@ export function createBatchLoader(
   state?: LoaderState,
 ): BatchLoader<Int16Array> {
   const settings = checkedSettings(options);
-  const { sampler, prefetch } = settings;
+  const { sampler, prefetch, samplesPerClip } = settings;
+  const rows = settings.mixup ? 2 * settings.batchSize : settings.batchSize;
   let planned = 0;
   if (state !== undefined) {
     planned = checkedBatchNumber(state);
     sampler.restore(state.sampler);
   }
   let consumed: LoaderState = { sampler: sampler.state(), batch: planned };
-  const source = createClipSource(settings);
+  const buffers = createBuffers(rows * samplesPerClip);
+  const cancel = new Uint8Array(new SharedArrayBuffer(1));
+  const source = createClipSource(settings, cancel);
   const ready: Promise<Batch<Int16Array> | undefined>[] = [];
   let last: Promise<unknown> = Promise.resolve();
   let closed = false;
@@ -145,15 +147,15 @@ export function createBatchLoader(
   const make = async (): Promise<Batch<Int16Array> | undefined> => {
     if (closed) return undefined;
     const epoch = sampler.epoch();
-    const rows = settings.mixup ? 2 * settings.batchSize : settings.batchSize;
-    const { indices, samples } = await source.draw(rows, epoch);
+    const buffer = buffers.take();
+    const indices = await source.draw(buffer, rows, epoch);
     // A pair needs two: mixup over a sampler that ends drops a last odd row.
     if (settings.mixup && indices.length % 2 === 1) indices.pop();
-    if (indices.length === 0) return undefined;
+    if (indices.length === 0 || closed) return undefined;
     const number = planned++;
     const stateAfter = { sampler: sampler.state(), batch: planned };
-    const batch = assemble(settings, indices, samples);
-    const base = { ...batch, indices, epoch, stateAfter };
+    const waveform = buffers.lend(buffer, indices.length * samplesPerClip);
+    const base = { waveform, target: targetOf(settings, indices), indices, epoch, stateAfter };
     if (!settings.mixup) return base;
     const random = createRandom(settings.seed, number);
     // Drawn for the rows of all processes, as one process would with a batch of all of them.
@@ -163,7 +165,11 @@ export function createBatchLoader(
     return { ...base, lambda: all.slice(first, first + indices.length) };
   };
   const request = (): void => {
-    const batch = last.then(make);
+    const batch = last.then(make).catch((error: unknown) => {
+      // What was under way when the loader was closed has been cancelled.
+      if (closed) return undefined;
+      throw error;
+    });
     // A failure ends the chain: nothing is made after it. It is reported where it is awaited.
     last = batch;
     batch.catch(() => undefined);
@@ -186,9 +192,12 @@ export function createBatchLoader(
     [Symbol.asyncIterator]: () => loader,
     close() {
       closed = true;
+      Atomics.store(cancel, 0, 1);
       ready.length = 0;
+      buffers.drop();
     },
     state: () => consumed,
+    release: ({ waveform }) => buffers.takeBack(waveform),
     get skipped() {
       return source.skipped;
     },
@@ -199,151 +208,177 @@ export function createBatchLoader(
   return loader;
 }
 
-type Settings = { [K in keyof LoaderOptions]-?: Exclude<LoaderOptions[K], undefined> };
+type Settings = {
+  [K in keyof LoaderOptions]-?: K extends 'decode'
+    ? LoaderOptions[K]
+    : Exclude<LoaderOptions[K], undefined>;
+};
+
+/** Memory of batches that goes round: fresh pages cost as much as filling them. */
+interface Buffers {
+  /** One that nobody has. */
+  take(): Int16Array;
+  /** Its first samples, as a batch that can be taken back. */
+  lend(buffer: Int16Array, samples: number): Int16Array;
+  /** Of a batch that was lent, once; anything else is let be. */
+  takeBack(batch: Int16Array): void;
+  /** Keeps none. */
+  drop(): void;
+}
+
+function createBuffers(length: number): Buffers {
+  const free: Int16Array[] = [];
+  const lent = new WeakMap<Int16Array, Int16Array>();
+  let dropped = false;
+  return {
+    take: () => free.pop() ?? allocateInt16(length),
+    lend(buffer, samples) {
+      const batch = buffer.subarray(0, samples);
+      lent.set(batch, buffer);
+      return batch;
+    },
+    takeBack(batch) {
+      const buffer = lent.get(batch);
+      lent.delete(batch);
+      if (buffer !== undefined && !dropped) free.push(buffer);
+    },
+    drop() {
+      dropped = true;
+      free.length = 0;
+    },
+  };
+}
+
+/**
+ * All rows that the batches of a loader here have, of a last batch that may have fewer: the others hold
+ * samples of no clip in particular.
+ */
+export function wholeBatch({ waveform }: Batch): Int16Array {
+  return new Int16Array(waveform.buffer);
+}
 
 interface ClipSource {
-  /** The sampler's next `rows` clips that can be decoded, in their parts of an epoch. */
-  draw(
-    rows: number,
-    epoch: number,
-  ): Promise<{ indices: number[]; samples: ReadonlyMap<number, Int16Array> }>;
+  /**
+   * Fills the rows of a buffer with the sampler's next clips that can be read, in their parts of an
+   * epoch; returns which they are.
+   */
+  draw(buffer: Int16Array, rows: number, epoch: number): Promise<number[]>;
   readonly skipped: readonly SkippedClip[];
   readonly cachedBytes: number;
 }
 
-function createClipSource(settings: Settings): ClipSource {
-  const { clips, sampler } = settings;
-  const cache = new Map<number, Int16Array>();
+function createClipSource(settings: Settings, cancel: CancelFlag): ClipSource {
+  const { clips, sampler, samplesPerClip } = settings;
+  const reader = readerOf(settings.decode);
+  const cache = createRowCache(reader, settings.cache === 'none' ? 0 : settings.cacheBytes);
   const bad = new Map<number, SkippedClip>();
-  let cachedBytes = 0;
 
-  const fetch = async (
-    wanted: readonly number[],
-    epoch: number,
-  ): Promise<Map<number, Int16Array>> => {
-    const found = new Map<number, Int16Array>();
-    const absent: number[] = [];
-    for (const index of new Set(wanted)) {
-      const samples = cache.get(index);
-      if (samples !== undefined) found.set(index, samples);
-      else if (!bad.has(index)) absent.push(index);
-    }
+  /** Reads clips, each into its row; those that cannot be read are in `bad` afterwards. */
+  const fill = async (wanted: ReadonlyMap<number, Int16Array>, epoch: number): Promise<void> => {
+    const places = [...wanted.keys()];
+    const requests = [...wanted].map(([index, row]) => requestOf(settings, index, epoch, row));
+    const results = requests.length === 0 ? [] : await cache.read(requests, cancel);
     const failures: SkippedClip[] = [];
     let cause: Error | undefined;
-    const results = absent.length === 0 ? [] : await decodeClips(settings, absent, epoch);
-    for (const [i, index] of absent.entries()) {
-      const result = results[i];
-      if (result instanceof Error) {
-        const failure = describe(clips, index, result);
-        cause ??= result;
-        failures.push(failure);
-        bad.set(index, failure);
-        continue;
-      }
-      const samples = result ?? new Int16Array(0);
-      found.set(index, samples);
-      // Another epoch takes another part.
-      if (settings.cache === 'none' || slackOf(settings, index) > 0) continue;
-      if (cachedBytes + samples.byteLength > settings.cacheBytes) continue;
-      cache.set(index, samples);
-      cachedBytes += samples.byteLength;
+    for (const [i, result] of results.entries()) {
+      if (typeof result === 'number') continue;
+      const index = places[i] as number;
+      const failure = describe(clips, index, result);
+      cause ??= result;
+      failures.push(failure);
+      bad.set(index, failure);
     }
     if (failures.length > 0 && settings.onBadClip === 'throw') {
       const named = firstTen(failures.map(({ id, reason }) => `${id} (${reason})`));
       const what = `${failures.length} clips cannot be decoded: ${named}`;
       throw dataError('loader', what, { cause, actual: failures });
     }
-    return found;
+  };
+
+  const copy = async (requests: readonly RowRequest[]): Promise<void> => {
+    const results = requests.length === 0 ? [] : await reader.read(requests);
+    const failure = results.find((result) => result instanceof Error);
+    if (failure !== undefined) throw failure;
   };
 
   return {
-    async draw(rows, epoch) {
+    async draw(buffer, rows, epoch) {
+      const rowAt = (row: number) =>
+        buffer.subarray(row * samplesPerClip, (row + 1) * samplesPerClip);
       const indices: number[] = [];
-      const samples = new Map<number, Int16Array>();
+      const rowOf = new Map<number, Int16Array>();
       // Every clip has been drawn many times over by then: none of those drawn can be decoded.
       let attempts = 10 * clips.length + 1000;
       while (indices.length < rows) {
         const drawn = sampler.take(rows - indices.length);
         if (drawn.length === 0) break;
-        for (const [index, data] of await fetch(drawn, epoch)) samples.set(index, data);
-        const good = drawn.filter((index) => samples.has(index));
-        indices.push(...good);
+        const wanted = new Map<number, Int16Array>();
+        for (const [i, index] of drawn.entries()) {
+          if (bad.has(index) || rowOf.has(index) || wanted.has(index)) continue;
+          wanted.set(index, rowAt(indices.length + i));
+        }
+        await fill(wanted, epoch);
+        const good = drawn.filter((index) => !bad.has(index));
+        const copies: RowRequest[] = [];
+        for (const index of good) {
+          const row = rowAt(indices.length);
+          indices.push(index);
+          const samples = rowOf.get(index);
+          if (samples !== undefined) {
+            // A clip that comes twice is read once.
+            copies.push({ row, samples });
+            continue;
+          }
+          rowOf.set(index, row);
+          const read = wanted.get(index) as Int16Array;
+          if (read.byteOffset === row.byteOffset) continue;
+          // Rows move up behind a bad clip, one after another: each takes the place of one that has.
+          await copy([{ row, samples: read }]);
+        }
+        await copy(copies);
         attempts -= drawn.length;
         if (good.length === 0 && attempts < 0) {
           const named = firstTen([...bad.values()].map(({ id }) => id));
           throw dataError('loader', `no clip that is drawn can be decoded: ${named}`);
         }
       }
-      return { indices, samples };
+      return indices;
     },
     get skipped() {
       return [...bad.values()];
     },
     get cachedBytes() {
-      return cachedBytes;
+      return cache.bytes;
     },
   };
 }
 
 /** Samples that a clip has more than are used; 0 where that is not known. */
-function slackOf({ lengths, sampleRate, samplesPerClip }: Settings, index: number): number {
+function slackOf({ clips, lengths, sampleRate, samplesPerClip }: Settings, index: number): number {
   const length = lengths[index] ?? Number.NaN;
-  return Number.isNaN(length) ? 0 : Math.max(0, Math.floor(length * sampleRate) - samplesPerClip);
+  if (Number.isNaN(length)) return 0;
+  const samples = clips[index]?.packed?.samples ?? Math.floor(length * sampleRate);
+  return Math.max(0, samples - samplesPerClip);
 }
 
 /** A stream of random numbers beside those of mixup. */
 const PARTS = 1_000_003;
 
-async function decodeClips(
-  settings: Settings,
-  indices: readonly number[],
-  epoch: number,
-): Promise<(Int16Array | Error)[]> {
-  const { clips, decode, sampleRate, samplesPerClip, seed } = settings;
-  const requests = indices.map((index): DecodeRequest => {
-    const { path, start, duration } = clips[index] as Clip;
-    const slack = slackOf(settings, index);
-    if (slack > 0) {
-      const offset = createRandom(seed, PARTS, index, epoch).integer(slack + 1) / sampleRate;
-      const part = { start: (start ?? 0) + offset, duration: samplesPerClip / sampleRate };
-      return { path, sampleRate, maxSamples: samplesPerClip, ...part };
-    }
-    return {
-      path,
-      sampleRate,
-      maxSamples: samplesPerClip,
-      ...(start === undefined ? {} : { start }),
-      ...(duration === undefined ? {} : { duration }),
-    };
-  });
-  const results = await decode(requests);
-  if (results.length !== requests.length) {
-    const what = `decode gave ${results.length} results for ${requests.length} requests`;
-    throw new PannsError('ERR_PANNS_OPTION', what, { where: 'loader' });
-  }
-  return results.map((result, i) => {
-    if (result instanceof Error) return result;
-    if (result.length === 0) return new Error('it holds no samples');
-    const bad = result.findIndex((sample) => !Number.isFinite(sample));
-    if (bad >= 0) return new Error(`sample ${bad} is ${result[bad]}`);
-    const { duration } = requests[i] as DecodeRequest;
-    const asked = duration === undefined ? samplesPerClip : Math.round(duration * sampleRate);
-    return toInt16(result.subarray(0, Math.min(samplesPerClip, Math.max(1, asked))));
-  });
+function requestOf(settings: Settings, index: number, epoch: number, row: Int16Array): RowRequest {
+  const { clips, sampleRate, samplesPerClip, seed } = settings;
+  const shape = { sampleRate, samples: samplesPerClip };
+  const slack = slackOf(settings, index);
+  const part = slack > 0 ? createRandom(seed, PARTS, index, epoch).integer(slack + 1) : undefined;
+  return clipRequest(clips[index] as Clip, row, shape, part);
 }
 
-function assemble(
-  { clips, classes, samplesPerClip }: Settings,
-  indices: readonly number[],
-  samples: ReadonlyMap<number, Int16Array>,
-): { waveform: Int16Array; target: Float32Array } {
-  const waveform = allocateInt16(indices.length * samplesPerClip);
+/** (B, K): 1 for each label of the clip, else 0. */
+function targetOf({ clips, classes }: Settings, indices: readonly number[]): Float32Array {
   const target = new Float32Array(indices.length * classes);
   for (const [row, index] of indices.entries()) {
-    waveform.set(samples.get(index) ?? [], row * samplesPerClip);
     for (const label of clips[index]?.labels ?? []) target[row * classes + label] = 1;
   }
-  return { waveform, target };
+  return target;
 }
 
 function describe(clips: readonly Clip[], index: number, error: Error): SkippedClip {
@@ -355,16 +390,18 @@ function checkedSettings(options: LoaderOptions): Settings {
   checkOptions(options, OPTION_NAMES, 'loader');
   const settings: Settings = {
     ...options,
+    decode: options.decode,
     lengths: options.lengths ?? [],
     mixup: options.mixup ?? false,
     mixupAlpha: options.mixupAlpha ?? 1,
     seed: options.seed ?? 0,
-    cache: options.cache ?? 'memory-int16',
+    // A reader that remembers clips keeps them already.
+    cache: options.cache ?? (typeof options.decode === 'object' ? 'none' : 'memory-int16'),
     cacheBytes: options.cacheBytes ?? DEFAULT_CACHE_BYTES,
     prefetch: options.prefetch ?? 2,
     onBadClip: options.onBadClip ?? 'throw',
   };
-  const { clips, classes, mixupAlpha, cacheBytes } = settings;
+  const { clips, classes, mixupAlpha, cacheBytes, sampleRate } = settings;
   for (const name of ['classes', 'samplesPerClip', 'sampleRate', 'batchSize'] as const) {
     checkNumber(name, settings[name], Number.isSafeInteger(settings[name]) && settings[name] >= 1);
   }
@@ -380,6 +417,7 @@ function checkedSettings(options: LoaderOptions): Settings {
   checkNumber('cacheBytes', cacheBytes, cacheBytes >= 0);
   checkNumber('mixupAlpha', mixupAlpha, mixupAlpha > 0 && Number.isFinite(mixupAlpha));
   checkNumber('clips.length', clips.length, clips.length >= 1);
+  checkPackedRate(clips, sampleRate);
   for (const { id, labels } of clips) {
     const wrong = labels.find(
       (label) => !(Number.isInteger(label) && label >= 0 && label < classes),

@@ -1,4 +1,4 @@
-import type { Decode } from '../data/loader.js';
+import type { ClipReader, Decode } from '../data/reader.js';
 import type { Fold } from '../data/split.js';
 import { checkOptions, PannsError } from '../errors.js';
 import type { Model } from '../inference/model.js';
@@ -14,7 +14,7 @@ export interface CrossValidateOptions extends RecipeOptions {
   /** Makes the model of a round, fresh; it is disposed of after the round. */
   model: (fold: Fold) => Promise<Model>;
   /** Reads clips; default audio files. */
-  decode?: Decode | undefined;
+  decode?: Decode | ClipReader | undefined;
   /** Whether decoded clips stay in memory during a round; default `'memory-int16'`. */
   cache?: 'memory-int16' | 'none' | undefined;
   /**

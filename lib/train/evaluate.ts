@@ -1,11 +1,10 @@
-import { decodeClips } from '../audio/load.js';
 import { type Clip, type Dataset, requireClasses } from '../data/dataset.js';
 import { clipLengths } from '../data/lengths.js';
-import { createBatchLoader, type Decode, type DecodeRequest } from '../data/loader.js';
+import { createBatchLoader, wholeBatch } from '../data/loader.js';
+import type { ClipReader, Decode } from '../data/reader.js';
 import { sequentialSampler } from '../data/sampler.js';
 import { checkOptions, PannsError, throwIfAborted } from '../errors.js';
 import type { Model } from '../inference/model.js';
-import { allocateInt16 } from '../native/call.js';
 import { accuracy, taggingMetrics } from './metrics.js';
 
 /** Options of {@link evaluate}. */
@@ -14,8 +13,8 @@ export interface EvaluateOptions {
   clipSeconds?: number | undefined;
   /** Default 16. */
   batchSize?: number | undefined;
-  /** Reads clips; default files through `loadAudio`'s decoder. */
-  decode?: Decode | undefined;
+  /** Reads clips; default audio files. */
+  decode?: Decode | ClipReader | undefined;
   /** Default that of the model's activation. */
   loss?: 'bce' | 'cross_entropy' | undefined;
   /** Called with the number of clips done. */
@@ -64,7 +63,7 @@ export async function evaluate(
   options: EvaluateOptions = {},
 ): Promise<Evaluation> {
   checkOptions(options, OPTION_NAMES, 'evaluate');
-  const { clipSeconds = 10, batchSize = 16, decode = decodeClips, onProgress, signal } = options;
+  const { clipSeconds = 10, batchSize = 16, decode, onProgress, signal } = options;
   const { activation } = model.config;
   const loss = options.loss ?? (activation === 'sigmoid' ? 'bce' : 'cross_entropy');
   checkClasses(model, dataset);
@@ -73,24 +72,25 @@ export async function evaluate(
   const results = collectResults(dataset, loss);
   const samples = clipSamples(model, clipSeconds);
   const loader = createBatchLoader({
-    ...{ clips: dataset.clips, classes, samplesPerClip: samples, decode, batchSize },
+    ...{ clips: dataset.clips, classes, samplesPerClip: samples, decode },
+    batchSize: Math.min(batchSize, clips),
     sampleRate: model.sampleRate,
     sampler: sequentialSampler(clips),
     // Every clip is read once.
     cache: 'none',
   });
-  // One size for all batches, so that the core compiles once; rows left over hold what was there.
-  const rows = allocateInt16(Math.min(batchSize, clips) * samples);
   try {
-    for await (const { waveform, indices } of loader) {
+    for await (const batch of loader) {
       throwIfAborted(signal);
-      rows.set(waveform);
+      // One size for all batches, so that the core compiles once.
+      const rows = wholeBatch(batch);
       const { clipwise_output, logits } = await model.infer(rows, {
         batch: rows.length / samples,
         outputs: scoreOutputs(loss),
         ...(signal && { signal }),
       });
-      const done = results.add(indices.length, clipwise_output.data, logits?.data);
+      loader.release?.(batch);
+      const done = results.add(batch.indices.length, clipwise_output.data, logits?.data);
       onProgress?.(done);
     }
   } finally {
@@ -189,29 +189,6 @@ export async function longestClipSeconds(dataset: Dataset, most: number): Promis
     return Math.max(longest, Number.isNaN(length) ? most : Math.min(length, most));
   }, 0);
   return Math.ceil(longest * 100 - 1e-6) / 100;
-}
-
-/** A decoder that keeps what it has decoded, up to `maxBytes`: for clips that come again and again. */
-export function rememberClips(decode: Decode, maxBytes: number): Decode {
-  const kept = new Map<string, Float32Array>();
-  let bytes = 0;
-  const keyOf = ({ path, start, duration, sampleRate, maxSamples }: DecodeRequest) =>
-    JSON.stringify([path, start, duration, sampleRate, maxSamples]);
-  return async (requests) => {
-    const absent = requests.filter((request) => !kept.has(keyOf(request)));
-    const fresh = absent.length === 0 ? [] : await decode(absent);
-    const found = new Map(absent.map((request, i) => [keyOf(request), fresh[i]]));
-    for (const [key, samples] of found) {
-      if (!(samples instanceof Float32Array) || bytes + samples.byteLength > maxBytes) continue;
-      // A copy of its own: a view would hold the memory of the whole batch.
-      kept.set(key, samples.slice());
-      bytes += samples.byteLength;
-    }
-    return requests.map((request) => {
-      const key = keyOf(request);
-      return kept.get(key) ?? found.get(key) ?? new Error('this clip was not decoded');
-    });
-  };
 }
 
 /** The sum of BCE over all scores; logarithms are clamped at -100, as PyTorch does. */

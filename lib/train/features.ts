@@ -3,14 +3,15 @@ import type { Clip, Dataset } from '../data/dataset.js';
 import {
   type BatchLoader,
   createBatchLoader,
-  type Decode,
   type LoaderState,
+  wholeBatch,
 } from '../data/loader.js';
+import type { ClipReader, Decode } from '../data/reader.js';
 import { type Sampler, sequentialSampler } from '../data/sampler.js';
 import { PannsError, throwIfAborted } from '../errors.js';
 import { type Model, modelInternals } from '../inference/model.js';
 import { ancestors, type Cut } from '../models/parts.js';
-import { allocateInt16, callNative } from '../native/call.js';
+import { callNative } from '../native/call.js';
 import { collectResults, type Evaluation, scoreOutputs } from './evaluate.js';
 
 /** What the frozen part of a network made of every clip of a data set. */
@@ -77,7 +78,8 @@ async function frozenDigest(model: Model, { node }: Cut): Promise<string> {
   return hash.digest('hex');
 }
 
-const keyOf = ({ path, start, duration }: Clip) => JSON.stringify([path, start, duration]);
+const keyOf = ({ path, start, duration, packed }: Clip) =>
+  JSON.stringify([path, start, duration, packed?.offset]);
 
 /**
  * Computes what a network makes of each clip up to a cut, as at inference; with a store, of the clips
@@ -93,7 +95,7 @@ export async function computeFeatures(
   dataset: Dataset,
   options: {
     readonly samples: number;
-    readonly decode: Decode;
+    readonly decode?: Decode | ClipReader | undefined;
     readonly store?: FeatureStore | undefined;
     readonly onProgress?: (done: number, total: number) => void;
     readonly signal?: AbortSignal | undefined;
@@ -121,19 +123,19 @@ export async function computeFeatures(
     ...{ classes: model.classCount, sampleRate: model.sampleRate },
     sampler: sequentialSampler(clips.length),
   });
-  // Rows left over hold what was there.
-  const rows = allocateInt16(batchSize * samples);
   const output = `#${node}`;
   let done = 0;
   try {
-    for await (const { waveform, indices } of loader) {
+    for await (const batch of loader) {
       throwIfAborted(signal);
-      rows.set(waveform);
+      const { indices } = batch;
+      const rows = wholeBatch(batch);
       const answer = await callNative(
         model.name,
         (cancel) => native.infer(rows, batchSize, samples, [output], cancel),
         signal,
       );
+      loader.release?.(batch);
       const made = answer[output]?.subarray(0, indices.length * columns) ?? new Float32Array(0);
       if (!made.every((value) => Number.isFinite(value))) {
         const what = `the features of ${clips[done]?.id} or a clip after it are not finite`;

@@ -1,8 +1,8 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { NativeSession } from '../addon.js';
-import { decodeClips } from '../audio/load.js';
 import type { Dataset } from '../data/dataset.js';
-import type { Batch, BatchLoader, Decode, LoaderState } from '../data/loader.js';
+import type { Batch, BatchLoader, LoaderState } from '../data/loader.js';
+import { type ClipReader, type Decode, rememberClips } from '../data/reader.js';
 import { checkOptions, PannsError, throwIfAborted } from '../errors.js';
 import { type Model, modelInternals } from '../inference/model.js';
 import { type LoadModelOptions, readModel } from '../inference/model_file.js';
@@ -20,7 +20,7 @@ import {
 } from './checkpoint.js';
 import { alone, type Processes } from './distributed.js';
 import { TypedEmitter } from './emitter.js';
-import { checkClasses, type Evaluation, evaluate, rememberClips } from './evaluate.js';
+import { checkClasses, type Evaluation, evaluate } from './evaluate.js';
 import {
   computeFeatures,
   createFeatureLoader,
@@ -89,7 +89,7 @@ export interface TrainerEvents {
   checkpoint: [path: string, step: number];
 }
 
-/** Decoded validation clips that stay in memory: 800 clips of 5 s at 32 kHz. */
+/** Decoded validation clips that stay in memory: 1,600 clips of 5 s at 32 kHz. */
 const REMEMBERED_BYTES = 512 * 1024 ** 2;
 
 /** Recipes' seeds are below 2^53; masks of the process p are drawn from seed + p 2^53. */
@@ -124,8 +124,8 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
   readonly #options: TrainingOptions;
   readonly #schedule: Schedule;
   readonly #processes: Processes;
-  readonly #decode: Decode;
-  readonly #validationDecode: Decode;
+  readonly #decode: Decode | ClipReader | undefined;
+  readonly #validationDecode: ClipReader;
   readonly #plan: TrainingPlan;
   readonly #features = new Map<Dataset, Features>();
   #restored: OpenCheckpoint | undefined;
@@ -156,7 +156,7 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
       dataset,
       loader,
       validation,
-      decode = decodeClips,
+      decode,
       cache,
       checkpoint,
       signal,
@@ -176,7 +176,8 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     this.totalSteps = steps ?? Math.max(1, Math.round(epochs * this.stepsPerEpoch));
     this.#schedule = recipeSchedule(this.recipe, this.totalSteps);
     this.#decode = decode;
-    this.#validationDecode = rememberClips(decode, REMEMBERED_BYTES);
+    this.#validationDecode =
+      typeof decode === 'object' ? decode : rememberClips(REMEMBERED_BYTES, decode);
   }
 
   /**
@@ -487,8 +488,9 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     const begun = callNative(`step ${index}`, () =>
       session.begin(clips, target, lambda, state, next?.waveform),
     );
-    // Whoever finishes the step hears of it.
-    begun.catch(() => undefined);
+    // Clips that went up during the step before were read by then. Whoever finishes the step hears of
+    // a failure.
+    begun.then(() => this.#batches().release?.(batch)).catch(() => undefined);
     this.#staged = next;
     this.#flights.push({ index, batch, lr, began, begun });
   }

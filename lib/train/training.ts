@@ -1,12 +1,7 @@
-import { decodeClips } from '../audio/load.js';
 import type { Dataset } from '../data/dataset.js';
 import { clipLengths } from '../data/lengths.js';
-import {
-  type BatchLoader,
-  createBatchLoader,
-  type Decode,
-  type LoaderState,
-} from '../data/loader.js';
+import { type BatchLoader, createBatchLoader, type LoaderState } from '../data/loader.js';
+import type { ClipReader, Decode } from '../data/reader.js';
 import { balancedSampler, type Sampler, sharedSampler, uniformSampler } from '../data/sampler.js';
 import { checkOptions, PannsError } from '../errors.js';
 import type { Model } from '../inference/model.js';
@@ -35,7 +30,7 @@ export interface TrainingOptions {
   /** Clips to evaluate on. */
   validation?: Dataset | undefined;
   /** Reads clips; default audio files. */
-  decode?: Decode | undefined;
+  decode?: Decode | ClipReader | undefined;
   /** Whether decoded clips stay in memory; default `'memory-int16'`. */
   cache?: 'memory-int16' | 'none' | undefined;
   checkpoint?: CheckpointOptions | undefined;
@@ -104,7 +99,7 @@ export function checkTraining(model: Model, recipe: Recipe, options: TrainingOpt
 export async function createTrainingLoader(
   model: Model,
   recipe: Recipe,
-  { dataset, loader, cache, decode = decodeClips, distributed }: TrainingOptions,
+  { dataset, loader, cache, decode, distributed }: TrainingOptions,
   state: LoaderState | undefined,
 ): Promise<BatchLoader> {
   if (dataset === undefined) return (loader as NonNullable<typeof loader>)(state);

@@ -306,7 +306,8 @@ void to_int16(const float* in, int64_t count, int16_t* out) {
   for (int64_t i = 0; i < count; ++i) {
     // The comparisons are written so that NaN falls to 0: its conversion would be undefined.
     const float x = in[i] > -1.f ? std::min(in[i], 1.f) : in[i] <= -1.f ? -1.f : 0.f;
-    out[i] = int16_t(x * 32767.f);
+    // In double the product is exact: a float would round some up to the next step.
+    out[i] = int16_t(double(x) * 32767.);
   }
 }
 

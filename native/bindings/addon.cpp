@@ -57,7 +57,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("frontendTensors", frontend_tensors);
   add("probe", probe);
   add("decode", decode);
-  add("loadClips", load_clips);
+  add("fillRows", fill_rows);
   add("resample", resample);
   add("resamplerInfo", resampler_info);
   add("runOp", run_op);

@@ -1,10 +1,12 @@
 #include "bindings/audio.h"
 
+#include <algorithm>
+
 #include "audio/decode.h"
 #include "audio/resample.h"
 #include "audio/sndfile.h"
 #include "bindings/convert.h"
-#include "data/loader.h"
+#include "data/rows.h"
 
 namespace panns::bindings {
 namespace {
@@ -130,68 +132,73 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
   });
 }
 
-Napi::Value load_clips(const Napi::CallbackInfo& info) {
+namespace {
+
+// Where a row's samples come from: `samples` in memory, `offset` in a file, or a file to decode.
+data::RowRequest to_row(const Napi::Value& value, Job& job) {
+  PANNS_CHECK(value.IsObject(), "ERR_PANNS_OPTION", "fillRows", "expected rows as objects");
+  const auto o = value.As<Napi::Object>();
+  data::RowRequest request;
+  request.row = shared_samples(o.Get("row"), "row", job);
+  request.most = integer(o, "most");
+  if (given(o, "samples")) {
+    const auto samples = shared_samples(o.Get("samples"), "samples", job);
+    PANNS_CHECK(request.most <= static_cast<int64_t>(samples.size()), "ERR_PANNS_SHAPE", "samples",
+                "expected ", request.most, " samples, got ", samples.size());
+    request.clip = data::HeldClip{samples.data()};
+  } else if (given(o, "offset")) {
+    request.clip = data::StoredClip{text(o, "path"), integer(o, "offset")};
+  } else {
+    data::AudioClip clip;
+    clip.source.path = text(o, "path");
+    clip.start_seconds = number(o, "start");
+    clip.duration_seconds = number(o, "duration");
+    request.clip = std::move(clip);
+  }
+  return request;
+}
+
+Napi::Value to_value(Napi::Env env, const data::RowResult& result) {
+  if (result.code.empty()) return Napi::Number::New(env, static_cast<double>(result.samples));
+  auto o = Napi::Object::New(env);
+  o.Set("code", result.code);
+  o.Set("message", result.message);
+  return o;
+}
+
+}  // namespace
+
+Napi::Value fill_rows(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    PANNS_CHECK(info[0].IsArray() && info[1].IsObject(), "ERR_PANNS_OPTION", "loadClips",
-                "expected a list of clips and options");
+    PANNS_CHECK(info[0].IsArray() && info[1].IsObject(), "ERR_PANNS_OPTION", "fillRows",
+                "expected a list of rows and options");
     const auto list = info[0].As<Napi::Array>();
     const auto o = info[1].As<Napi::Object>();
-    auto clips = std::make_shared<std::vector<data::ClipRequest>>();
+    Job job;
+    auto rows = std::make_shared<std::vector<data::RowRequest>>();
     for (uint32_t i = 0; i < list.Length(); ++i) {
-      const Napi::Value item = list.Get(i);
-      PANNS_CHECK(item.IsObject(), "ERR_PANNS_OPTION", "loadClips", "expected clips as objects");
-      const auto c = item.As<Napi::Object>();
-      data::ClipRequest clip;
-      clip.source.path = text(c, "path");
-      clip.start_seconds = number(c, "start");
-      clip.duration_seconds = number(c, "duration");
-      clips->push_back(clip);
+      const Napi::HandleScope scope(info.Env());
+      rows->push_back(to_row(list.Get(i), job));
     }
-    data::ClipOptions options;
+    data::RowOptions options;
     options.target_rate = to_rate(o, "sampleRate");
-    options.samples = integer(o, "samples");
-    options.nan = flag(o, "nanToZero") ? audio::NanPolicy::kZero : audio::NanPolicy::kError;
     const int64_t threads = integer(o, "threads");
     PANNS_CHECK(threads >= 0 && threads <= 1024, "ERR_PANNS_OPTION", "threads",
                 "expected 0..1024, got ", threads);
-    const int64_t expected = static_cast<int64_t>(clips->size()) * options.samples;
-
-    // The rows are written in place, so the array must be one that stays where it is.
-    napi_typedarray_type type{};
-    size_t length = 0;
-    void* out = nullptr;
-    napi_value buffer = nullptr;
-    bool plain = true;
-    if (info[2].IsTypedArray()) {
-      napi_get_typedarray_info(info.Env(), info[2], &type, &length, &out, &buffer, nullptr);
-      napi_is_arraybuffer(info.Env(), buffer, &plain);
-    }
-    PANNS_CHECK(!plain && (type == napi_float32_array || type == napi_int16_array),
-                "ERR_PANNS_OPTION", "out",
-                "expected a Float32Array or Int16Array over a SharedArrayBuffer");
-    PANNS_CHECK(static_cast<int64_t>(length) == expected, "ERR_PANNS_SHAPE", "out",
-                "expected room for ", expected, " samples, got ", length);
-    Job job;
-    job.held.push_back(Napi::Persistent(info[2].As<Napi::Object>()));
-    take_cancel_flag(info[3], job);
-    auto results = std::make_shared<std::vector<data::ClipResult>>();
+    take_cancel_flag(info[2], job);
+    auto results = std::make_shared<std::vector<data::RowResult>>();
     job.work = [=](const std::atomic<bool>& cancel) mutable {
-      ThreadPool pool(static_cast<int>(threads));
+      // More threads than rows would only be started and stopped.
+      const int64_t most = std::max<int64_t>(1, static_cast<int64_t>(rows->size()));
+      ThreadPool pool(
+          static_cast<int>(std::min<int64_t>(threads > 0 ? threads : available_cores(), most)));
       options.cancel = &cancel;
-      *results = type == napi_float32_array
-                     ? data::load_clips(*clips, options, pool, static_cast<float*>(out))
-                     : data::load_clips(*clips, options, pool, static_cast<int16_t*>(out));
+      *results = data::fill_rows(*rows, options, pool);
     };
     job.result = [=](Napi::Env env) -> Napi::Value {
-      auto all = Napi::Array::New(env);
+      auto all = Napi::Array::New(env, results->size());
       for (size_t i = 0; i < results->size(); ++i) {
-        const data::ClipResult& c = (*results)[i];
-        auto r = Napi::Object::New(env);
-        r.Set("frames", static_cast<double>(c.frames));
-        r.Set("truncated", c.truncated);
-        r.Set("code", c.code);
-        r.Set("message", c.message);
-        all.Set(static_cast<uint32_t>(i), r);
+        all.Set(static_cast<uint32_t>(i), to_value(env, (*results)[i]));
       }
       return all;
     };

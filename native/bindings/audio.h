@@ -11,7 +11,7 @@ Napi::Value audio_library(const Napi::CallbackInfo& info);
 Napi::Value set_audio_library_folder(const Napi::CallbackInfo& info);
 Napi::Value probe(const Napi::CallbackInfo& info);
 Napi::Value decode(const Napi::CallbackInfo& info);
-Napi::Value load_clips(const Napi::CallbackInfo& info);
+Napi::Value fill_rows(const Napi::CallbackInfo& info);
 Napi::Value resample(const Napi::CallbackInfo& info);
 Napi::Value resampler_info(const Napi::CallbackInfo& info);
 

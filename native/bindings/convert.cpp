@@ -81,6 +81,15 @@ SampleInput::SampleInput(const Napi::Value& value, const std::string& where, int
                          Job& job)
     : input_(either_input(value, where, expected, job)) {}
 
+std::span<int16_t> shared_samples(const Napi::Value& value, const char* name, Job& job) {
+  const char* const wanted = "expected an Int16Array over a SharedArrayBuffer";
+  PANNS_CHECK(value.IsTypedArray(), "ERR_PANNS_OPTION", name, wanted);
+  const ArrayInfo info = array_info(value);
+  PANNS_CHECK(info.type == napi_int16_array && info.shared, "ERR_PANNS_OPTION", name, wanted);
+  job.held.push_back(Napi::Persistent(value.As<Napi::Object>()));
+  return {static_cast<int16_t*>(info.data), info.length};
+}
+
 void take_cancel_flag(const Napi::Value& value, Job& job) {
   if (value.IsUndefined()) return;
   PANNS_CHECK(value.IsTypedArray(), "ERR_PANNS_OPTION", "cancel", "expected a Uint8Array");

@@ -3,6 +3,7 @@
 
 #include <napi.h>
 
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <variant>
@@ -68,6 +69,10 @@ class SampleInput {
  private:
   std::variant<ArrayInput<float>, ArrayInput<int16_t>> input_;
 };
+
+// The memory of an Int16Array over a SharedArrayBuffer, to be read or written while the job runs,
+// which holds it. Throws ERR_PANNS_OPTION for any other value.
+std::span<int16_t> shared_samples(const Napi::Value& value, const char* name, Job& job);
 
 // Lets a caller cancel the job by setting element 0 of a Uint8Array over a SharedArrayBuffer.
 void take_cancel_flag(const Napi::Value& value, Job& job);

@@ -8,11 +8,13 @@ import { createModel } from '../../lib/inference/model.js';
 import { buildGraph } from '../../lib/models/graph.js';
 import type { ModelRow } from '../../lib/models/row.js';
 import { loadNative } from '../../lib/native.js';
+import { planTraining } from '../../lib/train/session.js';
 import { Trainer, type TrainerOptions } from '../../lib/train/trainer.js';
+import { createTrainingLoader } from '../../lib/train/training.js';
 import { openDraws } from '../helpers/random.js';
 import { BATCH, digestOf, noiseLoader, outcomeOf, Plain } from '../parallel/trainings.js';
 import { CLASSES, SECOND, sessionOptions } from '../robustness/small_model.js';
-import { RATE, SECONDS, tinyModel, tones } from '../trainer/synthetic.js';
+import { madeAhead, RATE, SECONDS, tinyModel, tones } from '../trainer/synthetic.js';
 import { emulateHere, noEmulator } from './emulator/setup.js';
 
 const skip = noEmulator;
@@ -383,8 +385,11 @@ async function watch(t: Test, options: Partial<TrainerOptions> = {}) {
   const model = await createModel(Plain, { classes, activation: 'softmax', seed: 3, ...place });
   t.teardown(() => model.dispose());
   const recipe = { batchSize: 3, steps: 6, clipSeconds: SECONDS, mixup: true };
-  const data = options.loader === undefined ? { dataset, decode } : {};
-  const trainer = new Trainer(model, { ...recipe, ...data, ...options });
+  const plan = planTraining(model, recipe).recipe;
+  const batches = await createTrainingLoader(model, plan, { dataset, decode }, undefined);
+  // Which step begins when does not hang on the loader's speed.
+  const loader = () => madeAhead(batches, recipe.steps);
+  const trainer = new Trainer(model, { ...recipe, loader, decode, ...options });
   t.teardown(() => trainer.dispose());
   return { trainer, asked };
 }

@@ -412,6 +412,16 @@ void test_int16() {
   std::fill_n(out, 10, int16_t(-12345));
   to_int16(in, 10, out);
   tap::ok(std::equal(out, out + 10, expected), "int16: clipped, times 32767, toward zero");
+  bool toward_zero = true;
+  for (int v = 1; v <= 32767; ++v) {
+    // The last float below a step stays below it.
+    float below = float(double(v) / 32767.);
+    while (double(below) * 32767. >= v) below = std::nextafter(below, 0.f);
+    const float pair[] = {below, -below};
+    to_int16(pair, 2, out);
+    toward_zero &= out[0] == v - 1 && out[1] == 1 - v;
+  }
+  tap::ok(toward_zero, "int16: the last float below a step is not rounded up to it");
   bool exact = true;
   for (int v = -32768; v <= 32767; ++v) {
     const int16_t one = int16_t(v);

@@ -1,6 +1,7 @@
 // The trainings that processes share in these tests; a process by itself can run them too.
 import { createHash } from 'node:crypto';
-import type { BatchLoader, Decode } from '../../lib/data/loader.js';
+import type { BatchLoader } from '../../lib/data/loader.js';
+import type { Decode } from '../../lib/data/reader.js';
 import {
   createModel,
   type Model,

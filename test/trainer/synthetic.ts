@@ -1,5 +1,6 @@
 import type { Dataset } from '../../lib/data/dataset.js';
-import type { Decode } from '../../lib/data/loader.js';
+import type { Batch, BatchLoader } from '../../lib/data/loader.js';
+import type { Decode } from '../../lib/data/reader.js';
 import { createModel } from '../../lib/inference/model.js';
 import type { ModelRow } from '../../lib/models/row.js';
 
@@ -24,6 +25,40 @@ export function tones(count: number): { dataset: Dataset; decode: Decode } {
     });
   };
   return { dataset: { classes: CLASSES, clips, skipped: [] }, decode };
+}
+
+/** A loader that writes over each batch as soon as it is given back, and how many were. */
+export function spoiling(loader: BatchLoader): { loader: BatchLoader; given(): number } {
+  let given = 0;
+  const release = ({ waveform, target, lambda }: Batch) => {
+    given++;
+    for (let i = 0; i < waveform.length; i++) waveform[i] = (i * 7919 + given) % 20_011;
+    target.fill(1);
+    lambda?.fill(0.25);
+  };
+  const next = () => loader.next();
+  const spoilt: BatchLoader = { ...loader, next, release, [Symbol.asyncIterator]: () => spoilt };
+  return { loader: spoilt, given: () => given };
+}
+
+/** A loader that has made `count` batches when it gives the first: of those, none is waited for. */
+export function madeAhead(loader: BatchLoader, count: number): BatchLoader {
+  const made: Awaited<ReturnType<BatchLoader['next']>>[] = [];
+  let state = loader.state();
+  let first = true;
+  const ahead: BatchLoader = {
+    ...loader,
+    async next() {
+      while (first && made.length < count) made.push(await loader.next());
+      first = false;
+      const result = made.shift() ?? (await loader.next());
+      state = result.value?.stateAfter ?? state;
+      return result;
+    },
+    state: () => state,
+    [Symbol.asyncIterator]: () => ahead,
+  };
+  return ahead;
 }
 
 /** The smallest model there is: 16 mel bins, 20 frames. */
