@@ -35,6 +35,8 @@ export { type CsvOptions, fromCsv } from './data/csv.js';
 export type { Clip, Dataset, PackedClip, SkippedClip } from './data/dataset.js';
 export { type FolderOptions, fromFolder } from './data/folder.js';
 export type { Batch, BatchLoader, LoaderState } from './data/loader.js';
+export { type PackOptions, type PackReport, packClips } from './data/pack.js';
+export { fromPacked, type PackedOptions } from './data/packed.js';
 export { type ClipReader, type Decode, type DecodeRequest, rememberClips } from './data/reader.js';
 export type { SamplerState } from './data/sampler.js';
 export {

@@ -3,6 +3,7 @@ import { type CsvOptions, fromCsv } from '../data/csv.js';
 import type { Clip, Dataset } from '../data/dataset.js';
 import { dataError } from '../data/dataset.js';
 import { fromFolder } from '../data/folder.js';
+import { fromPacked, isPacked } from '../data/packed.js';
 import { splitStratified } from '../data/split.js';
 import { PannsError } from '../errors.js';
 import { ioError } from '../io/failure.js';
@@ -45,7 +46,7 @@ export function chosenColumns(
   };
 }
 
-/** Reads a folder with one folder a class, or a CSV file; `classes` fixes their order. */
+/** Reads a folder with one folder a class, a packed one, or a CSV file; `classes` fixes their order. */
 export async function openDataset(
   path: string,
   columns: Columns = {},
@@ -60,7 +61,7 @@ export async function openDataset(
   }
   if (!isFolder) return fromCsv(path, { ...columns, ...options });
   const told = Object.values(columns).some((column) => column !== undefined);
-  if (!told) return fromFolder(path, options);
+  if (!told) return (await isPacked(path)) ? fromPacked(path, options) : fromFolder(path, options);
   throw new PannsError('ERR_PANNS_OPTION', 'columns are those of a CSV file, this is a folder', {
     where: path,
   });

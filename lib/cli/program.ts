@@ -13,6 +13,7 @@ import { widthOf } from './format.js';
 import { info } from './info.js';
 import { memory } from './memory.js';
 import { models } from './models.js';
+import { pack } from './pack.js';
 import { profile } from './profile.js';
 import { tag } from './tag.js';
 import { train } from './train.js';
@@ -23,6 +24,7 @@ import { packageVersion } from './version.js';
 const verbs: ReadonlyMap<string, Verb> = new Map(
   Object.entries({
     train,
+    pack,
     eval: evaluateVerb,
     tag,
     detect,

@@ -6,7 +6,9 @@ const PROBES = 64;
 
 /** How long each clip is, in seconds; NaN where neither the data set nor the file says it. */
 export async function clipLengths({ clips }: Dataset): Promise<number[]> {
-  const paths = [...new Set(clips.map(({ path }) => path))];
+  // Packed clips know their lengths.
+  const files = clips.filter(({ packed }) => packed === undefined);
+  const paths = [...new Set(files.map(({ path }) => path))];
   const seconds = new Map<string, number>();
   for (let i = 0; i < paths.length; i += PROBES) {
     await Promise.all(

@@ -1,5 +1,5 @@
 import { checkOptions, PannsError } from '../errors.js';
-import { type Clip, type Dataset, dataError, firstTen } from './dataset.js';
+import { type Clip, type Dataset, dataError, firstTen, sourceOf } from './dataset.js';
 import { createRandom } from './random.js';
 
 /** Two data sets over the same classes. */
@@ -60,16 +60,17 @@ export function splitStratified(
   if (test.size === 0 || test.size === files.length) {
     throw dataError('splitStratified', `${files.length} files are too few for ${testFraction}`);
   }
-  return divide(dataset, (clip) => test.has(clip.path));
+  return divide(dataset, (clip) => test.has(sourceOf(clip)));
 }
 
 /** All labels of each file's clips. */
 function labelsOfFiles(dataset: Dataset): Map<string, Set<number>> {
   const labelsOf = new Map<string, Set<number>>();
-  for (const { path, labels } of dataset.clips) {
-    const own = labelsOf.get(path) ?? new Set();
-    for (const label of labels) own.add(label);
-    labelsOf.set(path, own);
+  for (const clip of dataset.clips) {
+    const file = sourceOf(clip);
+    const own = labelsOf.get(file) ?? new Set();
+    for (const label of clip.labels) own.add(label);
+    labelsOf.set(file, own);
   }
   return labelsOf;
 }
@@ -161,7 +162,7 @@ export function kFold(dataset: Dataset, options: KFoldOptions = {}): Fold[] {
     throw dataError('kFold', `${labelsOf.size} files are too few for ${k} folds`);
   const foldOf = spread(shuffledFiles(labelsOf, seed), labelsOf, k);
   return Array.from({ length: k }, (_, i) => {
-    return { name: String(i + 1), ...divide(dataset, (clip) => foldOf.get(clip.path) === i) };
+    return { name: String(i + 1), ...divide(dataset, (clip) => foldOf.get(sourceOf(clip)) === i) };
   });
 }
 

@@ -82,6 +82,18 @@ export async function renameDurably(from: string, to: string): Promise<void> {
   await syncFolder(dirname(to), to);
 }
 
+/**
+ * Gives a folder whose files have reached the disk its name, at which there is nothing or an empty
+ * folder.
+ *
+ * @throws PannsError `ERR_PANNS_IO` naming `to`; `from` stays as it was.
+ */
+export async function publishFolder(from: string, to: string): Promise<void> {
+  await syncFolder(from, to);
+  await attempt(rename(from, to), to);
+  await syncFolder(dirname(to), to);
+}
+
 async function attempt<T>(operation: Promise<T>, path: string): Promise<T> {
   try {
     return await operation;
@@ -90,10 +102,21 @@ async function attempt<T>(operation: Promise<T>, path: string): Promise<T> {
   }
 }
 
-async function writeAll(file: FileHandle, bytes: Uint8Array, path: string): Promise<void> {
+/**
+ * Writes all of the bytes, where the last write ended or from `position` on.
+ *
+ * @throws PannsError `ERR_PANNS_IO` naming `path`
+ */
+export async function writeAll(
+  file: FileHandle,
+  bytes: Uint8Array,
+  path: string,
+  position?: number,
+): Promise<void> {
   for (let offset = 0; offset < bytes.byteLength; ) {
     const length = Math.min(WRITE_BYTES, bytes.byteLength - offset);
-    const { bytesWritten } = await attempt(file.write(bytes, offset, length), path);
+    const at = position === undefined ? null : position + offset;
+    const { bytesWritten } = await attempt(file.write(bytes, offset, length, at), path);
     offset += bytesWritten;
   }
 }
