@@ -1,6 +1,6 @@
 // What a training step on the GPU does in its own way, on emulated devices: 16-bit copies of the
 // weights, samples of 16 bits, statistics in a convolution's epilogue.
-import t from 'tap';
+import t, { type Test } from 'tap';
 import type { DeviceOptions, NativeModel, NativeSession, Spec } from '../../lib/addon.js';
 import { buildGraph } from '../../lib/models/graph.js';
 import { loadNative } from '../../lib/native.js';
@@ -47,7 +47,7 @@ const cuda = (precision: Precision, deterministic = true): DeviceOptions => ({
   ...{ device: 'cuda', threads: 1, precision, deterministic },
 });
 
-async function makeModel(spec: Spec, device: DeviceOptions): Promise<NativeModel> {
+async function makeModel(t: Test, spec: Spec, device: DeviceOptions): Promise<NativeModel> {
   const model = await native.createModel(spec, device, SECOND);
   t.teardown(() => model.dispose());
   await model.initialise(7n);
@@ -72,7 +72,7 @@ for (const precision of ['bf16', 'fp16', 'fp32'] as const) {
   ] as const) {
     t.test(`${precision}, ${optimizer.kind}: copies follow the weights`, { skip }, async (t) => {
       const { spec } = smallModel();
-      const model = await makeModel(spec, cuda(precision));
+      const model = await makeModel(t, spec, cuda(precision));
       const batches = [1, 2, 3].map(() => randomBatch(draws.random.uint32(), BATCH, SECOND));
       const [first] = batches as [ReturnType<typeof randomBatch>];
       const session = await openSession(model, spec, { optimizer });
@@ -110,7 +110,7 @@ for (const precision of ['bf16', 'fp16', 'fp32'] as const) {
 
 t.test('fp16: a step that overflows moves neither weights nor copies', { skip }, async (t) => {
   const { spec } = smallModel();
-  const model = await makeModel(spec, cuda('fp16'));
+  const model = await makeModel(t, spec, cuda('fp16'));
   const session = await openSession(model, spec);
   const batch = randomBatch(draws.random.uint32(), BATCH, SECOND);
   const gamma = await model.get('block2.bn.weight');
@@ -134,7 +134,7 @@ for (const [name, { spec }] of [
     const floats = Float32Array.from(codes, (code) => code / 32767);
     const { target } = randomBatch(draws.random.uint32(), BATCH, 1);
     const train = async (waveform: Float32Array | Int16Array) => {
-      const model = await makeModel(spec, cuda('bf16'));
+      const model = await makeModel(t, spec, cuda('bf16'));
       const session = await openSession(model, spec);
       const losses: number[] = [];
       for (let step = 0; step < 2; step++) {
@@ -153,7 +153,7 @@ for (const precision of ['bf16', 'fp16'] as const) {
   t.test(`${precision}: statistics from the convolution's epilogue`, { skip }, async (t) => {
     const batch = randomBatch(draws.random.uint32(), BATCH, SECOND);
     const train = async (device: DeviceOptions, passesOff: string[]) => {
-      const model = await makeModel(smoothSpec, device);
+      const model = await makeModel(t, smoothSpec, device);
       const session = await openSession(model, smoothSpec, { passesOff });
       const text = session.text();
       const { waveform, target } = batch;
@@ -213,7 +213,7 @@ for (const [precision, lengths] of [
       const seed = draws.random.uint32();
       const lambda = Float32Array.of(0.3, 0.7, 0.8, 0.2);
       const train = async (device: DeviceOptions, passesOff: string[]) => {
-        const model = await makeModel(firstSpec, device);
+        const model = await makeModel(t, firstSpec, device);
         for (const gamma of ['bn0.weight', 'conv1.bn.weight']) {
           const ones = await model.get(gamma);
           await model.set(
@@ -280,7 +280,7 @@ t.test('bn0, its stripes and mixup as one', { skip }, async (t) => {
   const lambda = Float32Array.of(0.3, 0.7, 0.8, 0.2);
   for (const frozen of [[], ['bn0']]) {
     const train = async (passesOff: string[]) => {
-      const model = await makeModel(firstSpec, cuda('fp32'));
+      const model = await makeModel(t, firstSpec, cuda('fp32'));
       const session = await native.createSession(model, firstSpec, {
         ...sessionOptions(BATCH, SECOND),
         ...{ mixup: true, passesOff, frozen, frozenNorms: 'eval' as const },
