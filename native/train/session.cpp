@@ -367,10 +367,11 @@ StepResult Session::step_at_once(const StepInput& input, const std::atomic<bool>
 
 void Session::enqueue(const StepInput& input, const std::atomic<bool>* cancel, Flight& flight) {
   backends::Stream& stream = parameters_.stream();
+  // Before anything moves, as there may be none.
+  if (outcomes_ == nullptr) outcomes_ = device_.host_memory(kDepth * sizeof(Outcome));
   take(input);
   run(cancel);
   if (input.update) update(input);
-  if (outcomes_ == nullptr) outcomes_ = device_.host_memory(kDepth * sizeof(Outcome));
   auto* outcome = reinterpret_cast<Outcome*>(outcomes_->data()) + next_outcome_;
   next_outcome_ = (next_outcome_ + 1) % kDepth;
   const graph::Program& p = *forward_backward_;
