@@ -273,6 +273,8 @@ export interface StepResult {
   loss: number;
   /** Before clipping; 0 without clipping. */
   gradNorm: number;
+  /** That norm is not finite, and nothing but the loss scale (fp16) has moved. */
+  leftOut: boolean;
 }
 
 /** Processes that train together; what one calls, all call, in the same order. */

@@ -55,7 +55,7 @@ export interface TrainingStep {
   /** The epoch it belongs to, from 1 on. */
   readonly epoch: number;
   readonly loss: number;
-  /** Before clipping; 0 without clipping. */
+  /** Before clipping; 0 without clipping. Not finite where fp16 overflowed: that step moved nothing. */
   readonly gradNorm: number;
   readonly lr: number;
   /** Of this step, waiting for data included; on a GPU since the step before was done. */
@@ -505,8 +505,8 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     const { index, batch, lr, began, begun } = flight;
     const ended = callNative(`step ${index}`, () => session.finish());
     try {
-      const [{ loss, gradNorm }] = await Promise.all([ended, begun]);
-      if (!Number.isFinite(gradNorm)) {
+      const [{ loss, gradNorm, leftOut }] = await Promise.all([ended, begun]);
+      if (!Number.isFinite(gradNorm) && !leftOut) {
         const what = `the gradient's norm became ${gradNorm} at step ${index}`;
         throw new PannsError('ERR_PANNS_NAN', what, { where: 'Trainer' });
       }

@@ -30,9 +30,9 @@ struct StepState {
   float grad_norm = 0;
   float grad_scale = 1;  // what the optimizer multiplies gradients by
   // Closed, which is not finite, by a loss that is not finite, and by a norm that is not where
-  // gradients are clipped: from then on neither parameters nor running statistics nor what an
-  // optimizer keeps are moved. Of devices whose work queues up: steps may wait there behind one of
-  // which the host does not know yet that it failed.
+  // gradients are clipped and no loss scale leaves the step out: from then on neither parameters
+  // nor running statistics nor what an optimizer keeps are moved. Of devices whose work queues up:
+  // steps may wait there behind one of which the host does not know yet that it failed.
   float gate = 0;
 };
 // What a run is given; behind it lies what it leaves.
@@ -151,6 +151,9 @@ class Device {
   virtual bool uploads() const { return false; }
   // Whether work is still to be done when a stream has taken it, and kernels heed StepState::gate.
   virtual bool queues() const { return false; }
+  // Whether gradients carry a loss scale, so that a step in which they overflow moves nothing, and
+  // the next one may.
+  virtual bool scales_loss() const { return false; }
   virtual std::unique_ptr<Stream> stream() = 0;
   // For work that gives way to that of other streams where both want the same units.
   virtual std::unique_ptr<Stream> stream_beside() { return stream(); }

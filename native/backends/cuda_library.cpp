@@ -185,6 +185,7 @@ class GuardedDevice final : public Device {
   }
   bool uploads() const override { return device_->uploads(); }
   bool queues() const override { return device_->queues(); }
+  bool scales_loss() const override { return device_->scales_loss(); }
   std::unique_ptr<Stream> stream() override {
     std::unique_ptr<Stream> made;
     guarded(library_, [&] { made = device_->stream(); });

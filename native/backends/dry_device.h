@@ -32,6 +32,7 @@ class DryDevice final : public Device {
   bool updates_early() const override { return device_.updates_early(); }
   bool uploads() const override { return device_.uploads(); }
   bool queues() const override { return device_.queues(); }
+  bool scales_loss() const override { return device_.scales_loss(); }
   std::unique_ptr<Stream> stream() override;
   size_t bytes(const ops::TensorSpec& value) const override { return device_.bytes(value); }
   void import_value(Stream&, const ops::TensorSpec&, const float*, void*) override {}

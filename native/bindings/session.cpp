@@ -136,6 +136,7 @@ Napi::Value to_result(Napi::Env env, const train::StepResult& result) {
   auto o = Napi::Object::New(env);
   o.Set("loss", result.loss);
   o.Set("gradNorm", result.grad_norm);
+  o.Set("leftOut", result.left_out);
   return o;
 }
 

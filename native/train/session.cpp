@@ -346,6 +346,11 @@ void Session::update(const StepInput& input) {
   version_ = parameters_.version();
 }
 
+void Session::set_norm(StepResult& result, float norm) const {
+  result.grad_norm = norm;
+  result.left_out = device_.scales_loss() && !std::isfinite(norm);
+}
+
 StepResult Session::step_at_once(const StepInput& input, const std::atomic<bool>* cancel) {
   backends::Stream& stream = parameters_.stream();
   StepResult result;
@@ -360,7 +365,7 @@ StepResult Session::step_at_once(const StepInput& input, const std::atomic<bool>
   if (!input.update) return result;
   // Never left half done: a cancelled step has either updated everything or nothing.
   update(input);
-  if (input.state.max_norm > 0) result.grad_norm = update_->read_state(stream).grad_norm;
+  if (input.state.max_norm > 0) set_norm(result, update_->read_state(stream).grad_norm);
   stream.synchronize();
   return result;
 }
@@ -411,7 +416,7 @@ StepResult Session::finish() {
     if (flight.done != nullptr) {
       parameters_.stream().await(*flight.done);
       flight.result.loss = flight.outcome->loss;
-      if (flight.clips) flight.result.grad_norm = flight.outcome->state.grad_norm;
+      if (flight.clips) set_norm(flight.result, flight.outcome->state.grad_norm);
     }
     if (ended_ != nullptr) std::rethrow_exception(ended_);
     if (flight.error != nullptr) std::rethrow_exception(flight.error);
@@ -420,7 +425,8 @@ StepResult Session::finish() {
     ended_ = flights_.empty() ? nullptr : std::current_exception();
     throw;
   }
-  if (!std::isfinite(flight.result.grad_norm) && !flights_.empty()) {
+  const bool fails = !std::isfinite(flight.result.grad_norm) && !flight.result.left_out;
+  if (fails && !flights_.empty()) {
     ended_ = std::make_exception_ptr(Error("ERR_PANNS_NAN", "gradients",
                                            cat("expected a finite norm to clip by, got ",
                                                flight.result.grad_norm, " at step ", flight.step)));

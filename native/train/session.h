@@ -65,7 +65,8 @@ struct StepInput {
 
 struct StepResult {
   float loss = 0;
-  float grad_norm = 0;  // 0 without clipping
+  float grad_norm = 0;    // 0 without clipping
+  bool left_out = false;  // the norm is not finite, and a loss scale left the step out
 };
 
 class Session {
@@ -157,6 +158,7 @@ class Session {
   // A whole step, as far as the host is concerned; and one that it waits for half-way.
   void enqueue(const StepInput& input, const std::atomic<bool>* cancel, Flight& flight);
   StepResult step_at_once(const StepInput& input, const std::atomic<bool>* cancel);
+  void set_norm(StepResult& result, float norm) const;
   void set_state(const backends::StepState& given, bool early);
   void run(const std::atomic<bool>* cancel);
   bool updates_early(const StepInput& input) const;

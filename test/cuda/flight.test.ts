@@ -206,23 +206,73 @@ for (const [precision, more, bad] of [
 
 t.test('nothing moves behind a norm that is not finite', { skip }, async (t) => {
   const steps = [drawStep({ maxNorm: 1 }), drawStep({ maxNorm: 1 })];
+  // Activations and logits are floats. Gradients of small weights before large ones are not: a norm
+  // between them makes as much of these as of any.
   const spoil = async (model: NativeModel) => {
-    const gamma = await model.get('conv2.bn.weight');
-    await model.set('conv2.bn.weight', gamma.fill(4000)); // activations stay below 65504
+    const scale = async (name: string, factor: number) => {
+      const values = await model.get(name);
+      await model.set(
+        name,
+        values.map((x) => x * factor),
+      );
+    };
+    await scale('conv2.weight', 1e-5);
+    await scale('conv2.bn.weight', 1e35);
+    await scale('fc.weight', 1e3);
   };
   // Logits far off: bce would have no gradient there.
   const more = { loss: 'cross_entropy' } as const;
-  const plain = await open(t, cuda('fp16'), more);
+  const plain = await open(t, cuda('fp32'), more);
   await spoil(plain.model);
   const want = await oneByOne(plain.session, steps.slice(0, 1));
   const [{ loss, gradNorm }] = want as [{ loss: number; gradNorm: number }];
   t.ok(Number.isFinite(loss) && !Number.isFinite(gradNorm), `a norm of ${gradNorm}`);
-  const { model, session } = await open(t, cuda('fp16'), more);
+  const { model, session } = await open(t, cuda('fp32'), more);
   await spoil(model);
   const got = await inFlight(session, steps, false);
   t.same(got[0], want[0]);
   t.match(got[1], { code: 'ERR_PANNS_NAN', message: /finite norm to clip by, got .* at step 0/ });
   t.same(differing(await stateOf(model, session), await stateOf(plain.model, plain.session)), []);
+});
+
+t.test(
+  'fp16: what overflows is left out, clipped or not, and the next goes on',
+  { skip },
+  async (t) => {
+    const steps = [drawStep({ maxNorm: 1 }), drawStep({ maxNorm: 1 }), drawStep({ maxNorm: 1 })];
+    const more = { loss: 'cross_entropy' } as const;
+    const spoil = async (model: NativeModel) => {
+      const gamma = await model.get('conv2.bn.weight');
+      await model.set('conv2.bn.weight', gamma.fill(4000)); // activations stay below 65504
+    };
+    const plain = await open(t, cuda('fp16'), more);
+    await spoil(plain.model);
+    const weight = await plain.model.get('conv2.weight');
+    const want = await oneByOne(plain.session, steps.slice(0, 1));
+    t.match(want, [{ leftOut: true, loss: Number }]);
+    t.notOk(Number.isFinite((want[0] as { gradNorm: number }).gradNorm));
+    t.same(await plain.model.get('conv2.weight'), weight);
+    want.push(...(await oneByOne(plain.session, steps.slice(1), 1)));
+    const { model, session } = await open(t, cuda('fp16'), more);
+    await spoil(model);
+    t.same(await inFlight(session, steps, false), want, 'in flight too');
+    t.same(differing(await stateOf(model, session), await stateOf(plain.model, plain.session)), []);
+  },
+);
+
+t.test('fp16: a Trainer that clips goes on behind a step that overflowed', { skip }, async (t) => {
+  const model = await tinyModel({ device: 'cuda', precision: 'fp16' });
+  t.teardown(() => model.dispose());
+  const gamma = await model.getParameter('conv_block4.bn1.weight');
+  await model.setParameter('conv_block4.bn1.weight', gamma.fill(4000));
+  const trainer = new Trainer(model, {
+    ...{ dataset, decode, batchSize: 3, steps: 3, clipSeconds: SECONDS, clipGradNorm: 1 },
+  });
+  t.teardown(() => trainer.dispose());
+  const { gradNorms, error } = await outcomeOf(trainer);
+  t.equal(error, undefined);
+  t.equal(gradNorms.length, 3);
+  t.notOk(Number.isFinite(gradNorms[0]), `norms of ${gradNorms}`);
 });
 
 const onNull: DeviceOptions = { device: 'null', threads: 0 };

@@ -120,6 +120,7 @@ class CudaDevice final : public backends::Device {
   const DeviceInfo& info() const override { return info_; }
   bool uploads() const override { return true; }
   bool queues() const override { return true; }
+  bool scales_loss() const override { return context_.loss_scale != nullptr; }
   size_t alignment() const override { return kAlignment; }
 
   std::unique_ptr<Memory> allocate(size_t bytes) override {

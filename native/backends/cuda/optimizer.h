@@ -63,7 +63,7 @@ struct LossScale {
 // With a loss scale, null for none, they always are: norm and grad_scale are those of the gradients
 // divided by it, and grad_scale is 0 when they overflowed.
 // Where the state's gate is closed, grad_scale is 0 and nothing else is written; clipping by a norm
-// that is not finite closes it.
+// that is not finite closes it where there is no loss scale.
 int64_t grad_norm_partials(int64_t count);  // doubles that an array leaves
 void grad_norm_add(const Launch& launch, const backends::StepState* state, int64_t count,
                    const float* grad, int64_t first, void* workspace,
