@@ -129,22 +129,55 @@ int64_t check_finite(float* values, int64_t count, int channels, const AudioFile
   return replaced;
 }
 
+// Where the samples of a channel go.
+class Sink {
+ public:
+  explicit Sink(Samples& samples) : samples_(&samples) {}
+  Sink(std::span<int16_t> codes, std::string name) : codes_(codes), name_(std::move(name)) {}
+  void append(const float* values, int64_t count) {
+    if (samples_ != nullptr) {
+      samples_->append(values, count);
+    } else {
+      // What is finite in the file may overflow in the resampler; in 16 bits it would not show.
+      bool all = true;
+      for (int64_t i = 0; i < count; ++i) all &= finite(values[i]);
+      if (!all) throw_not_finite(values, count);
+      to_int16(values, count, codes_.data() + size_);
+    }
+    size_ += count;
+  }
+  int64_t size() const { return size_; }
+
+ private:
+  [[noreturn]] void throw_not_finite(const float* values, int64_t count) const {
+    const auto* bad = std::find_if(values, values + count, [](float x) { return !finite(x); });
+    throw Error("ERR_PANNS_AUDIO_NAN", name_,
+                cat("expected finite samples, sample ", size_ + (bad - values), " is ", *bad));
+  }
+
+  Samples* samples_ = nullptr;
+  std::span<int16_t> codes_;
+  std::string name_;
+  int64_t size_ = 0;
+};
+
 // The frames of the range out of what arrives in order from frame next on.
 class Window {
  public:
-  Window(Range range, int64_t next, Samples& out) : range_(range), next_(next), out_(out) {}
+  Window(Range range, int64_t next, Sink sink) : range_(range), next_(next), sink_(sink) {}
   void take(const float* values, int64_t count) {
     const int64_t from = std::clamp<int64_t>(range_.first - next_, 0, count);
     const int64_t to = std::clamp<int64_t>(range_.last - next_, from, count);
-    out_.append(values + from, to - from);
+    sink_.append(values + from, to - from);
     next_ += count;
   }
   bool full() const { return next_ >= range_.last; }
+  int64_t size() const { return sink_.size(); }
 
  private:
   Range range_;
   int64_t next_;
-  Samples& out_;
+  Sink sink_;
 };
 
 // Carries a range of a file into the result, chunk by chunk.
@@ -154,7 +187,7 @@ class Feed {
       : file_(file), request_(request), range_(range), out_(out) {
     const AudioInfo& info = file.info();
     const int rows = request.mono ? 1 : info.channels;
-    out.channels.resize(rows);
+    if (request.codes.empty()) out.channels.resize(rows);
     chunk_frames_ = std::max<int64_t>(1, kChunkFloats / info.channels);
     chunk_.resize(chunk_frames_ * info.channels);
     rows_.resize(chunk_frames_ * rows);
@@ -174,21 +207,28 @@ class Feed {
       first_in_ = block * in;
       first_out = block * block_out;
     }
-    for (Samples& c : out.channels) windows_.emplace_back(range, first_out, c);
+    for (Samples& c : out.channels) windows_.emplace_back(range, first_out, Sink(c));
+    if (out.channels.empty())
+      windows_.emplace_back(range, first_out, Sink(request.codes, file.name()));
   }
 
-  void run() {
+  // Returns how many frames there were.
+  int64_t run() {
     if (file_.seek(first_in_)) {
       const int64_t limit = std::llround(request_.max_seconds * out_.sample_rate);
       while (!windows_[0].full()) {
-        if (!step()) return end();
-        if (out_.channels[0].size() > limit) {
+        if (!step()) {
+          end();
+          break;
+        }
+        if (windows_[0].size() > limit) {
           throw_too_long(file_.name(), "there is more than that", request_.max_seconds);
         }
       }
     } else {
       out_.truncated = true;
     }
+    return windows_[0].size();
   }
 
  private:
@@ -292,11 +332,16 @@ Decoded decode(const DecodeRequest& request) {
   PANNS_CHECK(info.frames != 0, "ERR_PANNS_AUDIO_EMPTY", file.name(), "expected audio, got a ",
               info.format, " file of 0 frames");
   out.sample_rate = request.target_rate ? request.target_rate : info.sample_rate;
-  const Range range = range_of(request, out.sample_rate, file.name());
+  DecodeRequest own = request;
+  if (!request.codes.empty()) {
+    PANNS_CHECK(request.mono, "ERR_PANNS_OPTION", file.name(), "expected 16 bits of mono only");
+    const auto room = static_cast<int64_t>(request.codes.size());
+    own.max_frames = own.max_frames < 0 ? room : std::min(own.max_frames, room);
+  }
+  const Range range = range_of(own, out.sample_rate, file.name());
   check_announced(request, range, out.sample_rate, info, file.name());
 
-  Feed(file, request, range, out).run();
-  out.frames = out.channels[0].size();
+  out.frames = Feed(file, request, range, out).run();
   if (out.frames == 0) throw_nothing(file, out.truncated, range, out.sample_rate);
   for (Samples& c : out.channels) c.shrink();
   return out;

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -59,10 +60,14 @@ struct DecodeRequest {
   // Six hours at 32 kHz are 2.8 GB a channel.
   double max_seconds = 6 * 3600;
   const std::atomic<bool>* cancel = nullptr;
+  // Unless empty: the samples go here, rounded as to_int16 does, and what follows them stays as it
+  // is. Of a mono request, for at most as many frames as there is room.
+  std::span<int16_t> codes;
 };
 
 struct Decoded {
-  std::vector<Samples> channels;  // one when mono, all of equal length
+  std::vector<Samples>
+      channels;  // one when mono, all of equal length; empty where codes were asked
   int64_t frames = 0;
   int sample_rate = 0;
   AudioInfo info;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 #include <exception>
 #include <new>
@@ -15,29 +14,15 @@ namespace {
 // Stored samples are read as they lie in the file.
 static_assert(std::endian::native == std::endian::little);
 
-// What fits into a float and is finite may overflow in the resampler.
-void check_finite(const float* values, int64_t count, const std::string& name) {
-  bool all = true;
-  for (int64_t i = 0; i < count; ++i) all &= std::isfinite(values[i]);
-  if (all) return;
-  const auto* bad = std::find_if(values, values + count, [](float x) { return !std::isfinite(x); });
-  throw Error("ERR_PANNS_AUDIO_NAN", name,
-              cat("expected finite samples, sample ", bad - values, " is ", *bad));
-}
-
 int64_t read(const AudioClip& clip, const RowRequest& request, const RowOptions& options) {
   audio::DecodeRequest decode;
   decode.source = clip.source;
   decode.start_seconds = clip.start_seconds;
   decode.duration_seconds = clip.duration_seconds;
-  decode.max_frames = request.most;
   decode.target_rate = options.target_rate;
   decode.cancel = options.cancel;
-  const audio::Decoded decoded = audio::decode(decode);
-  const float* samples = decoded.channels[0].data();
-  check_finite(samples, decoded.frames, clip.source.name());
-  audio::to_int16(samples, decoded.frames, request.row.data());
-  return decoded.frames;
+  decode.codes = request.row.first(static_cast<size_t>(request.most));
+  return audio::decode(decode).frames;
 }
 
 int64_t read(const StoredClip& clip, const RowRequest& request, const RowOptions& options) {
