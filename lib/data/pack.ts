@@ -65,9 +65,9 @@ const SEPARATORS = [';', '|', '/', '\t', '+', '&'];
  * Decodes a data set once, into a folder that {@link fromPacked} opens: `clips.npy`, an array (N, S) of
  * int16 that numpy can map, `clips.csv` with a line for each row, and `pack.json`.
  *
- * A sample x is stored as PANNs do: 32767 x, cut toward zero. Training on the folder gives the bits of
- * training on the files, as long as S is what it takes of them. The folder appears when it is whole. Memory is
- * bounded, whatever the data set: two pieces of 32 MiB, or of one clip each.
+ * A sample x is stored as PANNs do: 32767 x, cut toward zero. A training that takes clips whole has the
+ * bits of one on the files. The folder appears when it is whole. Memory is bounded, whatever the data
+ * set: two pieces of 32 MiB, or of one clip each, and what it takes to list the clips.
  *
  * @throws PannsError `ERR_PANNS_DATA` for clips that cannot be read, and when none is left;
  *   `ERR_PANNS_IO`, also where the folder holds something; `ERR_PANNS_OPTION`; AbortError

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { encodeWav16 } from '../../lib/audio/wav.js';
 import { openDataset } from '../../lib/cli/data.js';
+import { runProgram } from '../../lib/cli/program.js';
 import { fromCsv } from '../../lib/data/csv.js';
 import type { Clip, Dataset } from '../../lib/data/dataset.js';
 import { clipLengths } from '../../lib/data/lengths.js';
@@ -325,6 +326,48 @@ t.test(
     await t.rejects(batchesOf(options(), 4), { ...data, message: /clips\.npy/ });
   },
 );
+
+t.test('panns pack, and a training on what it wrote', async (t) => {
+  const dataset = await writeDataset(t, random);
+  const folder = join(t.testdirName, 'classes');
+  for (const [i, { path }] of dataset.clips.slice(0, 8).entries()) {
+    cpSync(path, join(folder, `class ${i % 2}`, `${i}.wav`));
+  }
+  await writeFile(join(folder, 'class 0', 'bad.wav'), 'no audio at all');
+  const [out, run] = [join(t.testdirName, 'packed'), join(t.testdirName, 'run')];
+  const said: string[] = [];
+  const errors: string[] = [];
+  const panns = (...words: string[]) =>
+    runProgram(words, {
+      print: (line) => said.push(line),
+      messages: { write: (text) => errors.push(text) },
+      signal: new AbortController().signal,
+    });
+  const words = [
+    'pack',
+    '--data',
+    folder,
+    '--out',
+    out,
+    '--seconds',
+    '0.1',
+    '--sample-rate',
+    '8000',
+  ];
+  t.equal(await panns(...words), 1);
+  t.match(errors.join(''), /error ERR_PANNS_DATA: .*1 clips cannot be read: class 0\/bad\.wav/);
+  t.equal(await panns(...words, '--skip-bad'), 0);
+  t.match(said.join('\n'), /8 clips of 800 samples .*\nleft out: class 0\/bad\.wav/);
+  t.equal(await panns(...words, '--skip-bad'), 1, 'not over what is there');
+  const small = ['--model', 'Cnn6', '--sample-rate', '8000', '--mel-bins', '16', '--threads', '1'];
+  const more = ['--batch-size', '4', '--epochs', '0.5', '--seconds', '0.3', '--val-fraction', '0'];
+  said.length = 0;
+  const status = await panns('train', '--data', out, '--out', run, ...small, ...more, '--json');
+  t.equal(status, 0, errors.join(''));
+  const events = said.map((line) => JSON.parse(line) as { event: string; classes?: string[] });
+  t.same(events[0]?.classes, ['class 0', 'class 1']);
+  t.equal(events.filter(({ event }) => event === 'step').length, 1);
+});
 
 t.test('.npy headers', async (t) => {
   const path = join(t.testdir(), 'x.npy');
