@@ -49,19 +49,19 @@ export async function open(command, args, { patience = () => 3600, env = {} } = 
       `${basename(args[0] ?? command)} ended early${failure}\n${words.trim()}`.trim(),
     );
   };
+  const ask = async (word) => {
+    child.stdin.write(`${word}\n`);
+    return Number(await read());
+  };
   return {
     /** The line that says that it is ready. */
     ready: await read(),
+    /** The number that it answers a word with. */
+    ask,
     /** Milliseconds of one repetition, of `count` in a row where the side counts them. */
-    async time(count) {
-      child.stdin.write(count === undefined ? 'go\n' : `go ${count}\n`);
-      return Number(await read());
-    },
+    time: (count) => ask(count === undefined ? 'go' : `go ${count}`),
     /** The last line: peak memory. */
-    async end() {
-      child.stdin.write('end\n');
-      return Number(await read());
-    },
+    end: () => ask('end'),
     kill,
   };
 }
