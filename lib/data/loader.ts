@@ -1,18 +1,10 @@
-import type { CancelFlag } from '../addon.js';
 import type { Samples } from '../audio/int16.js';
 import { checkOptions, PannsError } from '../errors.js';
-import { allocateInt16 } from '../native/call.js';
-import { type Clip, dataError, firstTen, type SkippedClip } from './dataset.js';
+import { createBuffers } from './buffers.js';
+import { createClipSource } from './clip_source.js';
+import type { Clip, SkippedClip } from './dataset.js';
 import { createRandom, mixupWeights } from './random.js';
-import {
-  type ClipReader,
-  checkPackedRate,
-  clipRequest,
-  createRowCache,
-  type Decode,
-  type RowRequest,
-  readerOf,
-} from './reader.js';
+import { type ClipReader, checkPackedRate, type Decode } from './reader.js';
 import type { Sampler, SamplerState } from './sampler.js';
 
 /** Where a loader stands, as JSON: goes into a checkpoint. */
@@ -214,162 +206,12 @@ type Settings = {
     : Exclude<LoaderOptions[K], undefined>;
 };
 
-/** Memory of batches that goes round: fresh pages cost as much as filling them. */
-interface Buffers {
-  /** One that nobody has. */
-  take(): Int16Array;
-  /** Its first samples, as a batch that can be taken back. */
-  lend(buffer: Int16Array, samples: number): Int16Array;
-  /** Of a batch that was lent, once; anything else is let be. */
-  takeBack(batch: Int16Array): void;
-  /** Keeps none. */
-  drop(): void;
-}
-
-function createBuffers(length: number): Buffers {
-  const free: Int16Array[] = [];
-  const lent = new WeakMap<Int16Array, Int16Array>();
-  let dropped = false;
-  return {
-    take: () => free.pop() ?? allocateInt16(length),
-    lend(buffer, samples) {
-      const batch = buffer.subarray(0, samples);
-      lent.set(batch, buffer);
-      return batch;
-    },
-    takeBack(batch) {
-      const buffer = lent.get(batch);
-      lent.delete(batch);
-      if (buffer !== undefined && !dropped) free.push(buffer);
-    },
-    drop() {
-      dropped = true;
-      free.length = 0;
-    },
-  };
-}
-
 /**
  * All rows that the batches of a loader here have, of a last batch that may have fewer: the others hold
  * samples of no clip in particular.
  */
 export function wholeBatch({ waveform }: Batch): Int16Array {
   return new Int16Array(waveform.buffer);
-}
-
-interface ClipSource {
-  /**
-   * Fills the rows of a buffer with the sampler's next clips that can be read, in their parts of an
-   * epoch; returns which they are.
-   */
-  draw(buffer: Int16Array, rows: number, epoch: number): Promise<number[]>;
-  readonly skipped: readonly SkippedClip[];
-  readonly cachedBytes: number;
-}
-
-function createClipSource(settings: Settings, cancel: CancelFlag): ClipSource {
-  const { clips, sampler, samplesPerClip } = settings;
-  const reader = readerOf(settings.decode);
-  const cache = createRowCache(reader, settings.cache === 'none' ? 0 : settings.cacheBytes);
-  const bad = new Map<number, SkippedClip>();
-
-  /** Reads clips, each into its row; those that cannot be read are in `bad` afterwards. */
-  const fill = async (wanted: ReadonlyMap<number, Int16Array>, epoch: number): Promise<void> => {
-    const places = [...wanted.keys()];
-    const requests = [...wanted].map(([index, row]) => requestOf(settings, index, epoch, row));
-    const results = requests.length === 0 ? [] : await cache.read(requests, cancel);
-    const failures: SkippedClip[] = [];
-    let cause: Error | undefined;
-    for (const [i, result] of results.entries()) {
-      if (typeof result === 'number') continue;
-      const index = places[i] as number;
-      const failure = describe(clips, index, result);
-      cause ??= result;
-      failures.push(failure);
-      bad.set(index, failure);
-    }
-    if (failures.length > 0 && settings.onBadClip === 'throw') {
-      const named = firstTen(failures.map(({ id, reason }) => `${id} (${reason})`));
-      const what = `${failures.length} clips cannot be decoded: ${named}`;
-      throw dataError('loader', what, { cause, actual: failures });
-    }
-  };
-
-  const copy = async (requests: readonly RowRequest[]): Promise<void> => {
-    const results = requests.length === 0 ? [] : await reader.read(requests);
-    const failure = results.find((result) => result instanceof Error);
-    if (failure !== undefined) throw failure;
-  };
-
-  return {
-    async draw(buffer, rows, epoch) {
-      const rowAt = (row: number) =>
-        buffer.subarray(row * samplesPerClip, (row + 1) * samplesPerClip);
-      const indices: number[] = [];
-      const rowOf = new Map<number, Int16Array>();
-      // Every clip has been drawn many times over by then: none of those drawn can be decoded.
-      let attempts = 10 * clips.length + 1000;
-      while (indices.length < rows) {
-        const drawn = sampler.take(rows - indices.length);
-        if (drawn.length === 0) break;
-        const wanted = new Map<number, Int16Array>();
-        for (const [i, index] of drawn.entries()) {
-          if (bad.has(index) || rowOf.has(index) || wanted.has(index)) continue;
-          wanted.set(index, rowAt(indices.length + i));
-        }
-        await fill(wanted, epoch);
-        const good = drawn.filter((index) => !bad.has(index));
-        const copies: RowRequest[] = [];
-        for (const index of good) {
-          const row = rowAt(indices.length);
-          indices.push(index);
-          const samples = rowOf.get(index);
-          if (samples !== undefined) {
-            // A clip that comes twice is read once.
-            copies.push({ row, samples });
-            continue;
-          }
-          rowOf.set(index, row);
-          const read = wanted.get(index) as Int16Array;
-          if (read.byteOffset === row.byteOffset) continue;
-          // Rows move up behind a bad clip, one after another: each takes the place of one that has.
-          await copy([{ row, samples: read }]);
-        }
-        await copy(copies);
-        attempts -= drawn.length;
-        if (good.length === 0 && attempts < 0) {
-          const named = firstTen([...bad.values()].map(({ id }) => id));
-          throw dataError('loader', `no clip that is drawn can be decoded: ${named}`);
-        }
-      }
-      return indices;
-    },
-    get skipped() {
-      return [...bad.values()];
-    },
-    get cachedBytes() {
-      return cache.bytes;
-    },
-  };
-}
-
-/** Samples that a clip has more than are used; 0 where that is not known. */
-function slackOf({ clips, lengths, sampleRate, samplesPerClip }: Settings, index: number): number {
-  const length = lengths[index] ?? Number.NaN;
-  if (Number.isNaN(length)) return 0;
-  const samples = clips[index]?.packed?.samples ?? Math.floor(length * sampleRate);
-  return Math.max(0, samples - samplesPerClip);
-}
-
-/** A stream of random numbers beside those of mixup. */
-const PARTS = 1_000_003;
-
-function requestOf(settings: Settings, index: number, epoch: number, row: Int16Array): RowRequest {
-  const { clips, sampleRate, samplesPerClip, seed } = settings;
-  const shape = { sampleRate, samples: samplesPerClip };
-  const slack = slackOf(settings, index);
-  const part = slack > 0 ? createRandom(seed, PARTS, index, epoch).integer(slack + 1) : undefined;
-  return clipRequest(clips[index] as Clip, row, shape, part);
 }
 
 /** (B, K): 1 for each label of the clip, else 0. */
@@ -379,11 +221,6 @@ function targetOf({ clips, classes }: Settings, indices: readonly number[]): Flo
     for (const label of clips[index]?.labels ?? []) target[row * classes + label] = 1;
   }
   return target;
-}
-
-function describe(clips: readonly Clip[], index: number, error: Error): SkippedClip {
-  const { id, path } = clips[index] as Clip;
-  return { id, path, reason: error.message };
 }
 
 function checkedSettings(options: LoaderOptions): Settings {

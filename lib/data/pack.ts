@@ -259,20 +259,26 @@ function separatorFor(classes: readonly string[]): string {
   return free ?? '\u001f';
 }
 
+/** Lines that are written at once: about 100 kB. */
+const LINES_AT_ONCE = 1000;
+
 function* csvLines(
   rows: readonly PackedRow[],
   classes: readonly string[],
   separator: string,
 ): Generator<string> {
-  const sources = sourceNames(rows.map(({ clip }) => clip));
+  const nameOf = sourceNames(rows.map(({ clip }) => sourceOf(clip)));
   const folds = rows.some(({ clip }) => clip.fold !== undefined);
   yield `file,row,samples,label,${folds ? 'fold,' : ''}name,source\n`;
-  for (const [row, { clip, samples }] of rows.entries()) {
-    const label = clip.labels.map((index) => classes[index] ?? '').join(separator);
-    const cells = [PACKED_FILES.samples, String(row), String(samples), label];
-    if (folds) cells.push(clip.fold ?? '');
-    cells.push(clip.id, sources[row] ?? '');
-    yield `${cells.map(cell).join(',')}\n`;
+  for (let first = 0; first < rows.length; first += LINES_AT_ONCE) {
+    const lines = rows.slice(first, first + LINES_AT_ONCE).map(({ clip, samples }, i) => {
+      const label = clip.labels.map((index) => classes[index] ?? '').join(separator);
+      const cells = [PACKED_FILES.samples, String(first + i), String(samples), label];
+      if (folds) cells.push(clip.fold ?? '');
+      cells.push(clip.id, nameOf(sourceOf(clip)));
+      return `${cells.map(cell).join(',')}\n`;
+    });
+    yield lines.join('');
   }
 }
 
@@ -281,17 +287,16 @@ function cell(text: string): string {
   return /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** The files that clips came from, without the folder that all of them lie in. */
-function sourceNames(clips: readonly Clip[]): string[] {
-  const sources = clips.map(sourceOf);
-  if (!sources.every(isAbsolute)) return sources;
+/** Names files without the folder that all of them lie in. */
+function sourceNames(sources: readonly string[]): (source: string) => string {
+  if (!sources.every(isAbsolute)) return (source) => source;
   let common = dirname(sources[0] ?? '');
   for (const source of sources) {
     while (!source.startsWith(common.endsWith(sep) ? common : `${common}${sep}`)) {
       common = dirname(common);
     }
   }
-  return sources.map((source) => relative(common, source).split(sep).join('/'));
+  return (source) => relative(common, source).split(sep).join('/');
 }
 
 async function attempt<T>(operation: Promise<T>, path: string): Promise<T> {

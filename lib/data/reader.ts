@@ -204,7 +204,7 @@ export interface RowCache extends ClipReader {
  * Clips are told apart by path, start, duration, rate and length: use it while files stay as they are.
  * `decode` reads them, default audio files.
  */
-export function rememberClips(maxBytes: number, decode?: Decode): RowCache {
+export function rememberClips(maxBytes: number, decode?: Decode): ClipReader {
   return createRowCache(readerOf(decode), maxBytes);
 }
 
