@@ -54,7 +54,10 @@ export interface LoaderOptions {
   mixupAlpha?: number | undefined;
   /** Of the mixup weights and the parts of clips; default 0. */
   seed?: number | undefined;
-  /** Whether decoded clips stay in memory, 2 bytes a sample; default `'memory-int16'`. */
+  /**
+   * Whether decoded clips stay in memory, 2 bytes a sample; default `'memory-int16'`, and `'none'` where
+   * `decode` is a reader that remembers them. Packed clips are never kept.
+   */
   cache?: 'memory-int16' | 'none' | undefined;
   /** The most that the cache may hold; clips past it are decoded again each time. Default 2 GiB. */
   cacheBytes?: number | undefined;
