@@ -6,6 +6,16 @@ import { ioError, systemCode } from './failure.js';
 /** One piece of a file: text (written as UTF-8) or the bytes behind a typed array, not copied. */
 export type Chunk = string | ArrayBufferView;
 
+/** A file that is written to; of node:fs, whose types whoever uses the package need not have. */
+interface Writable {
+  write(
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+    position: number | null,
+  ): Promise<{ bytesWritten: number }>;
+}
+
 /** One write call moves at most this much: it returns often, and stays under every 2 GiB limit. */
 const WRITE_BYTES = 16 * 1024 * 1024;
 
@@ -108,7 +118,7 @@ async function attempt<T>(operation: Promise<T>, path: string): Promise<T> {
  * @throws PannsError `ERR_PANNS_IO` naming `path`
  */
 export async function writeAll(
-  file: FileHandle,
+  file: Writable,
   bytes: Uint8Array,
   path: string,
   position?: number,

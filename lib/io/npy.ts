@@ -39,7 +39,7 @@ export function encodeNpy(shape: readonly number[], data: Float32Array | Uint16A
 }
 
 /** What comes before the array of a .npy file, version 1.0: a multiple of `alignment` bytes. */
-export function npyHeader(type: string, shape: readonly number[], alignment: number): Buffer {
+export function npyHeader(type: string, shape: readonly number[], alignment: number): Uint8Array {
   // A Python tuple: one number is followed by a comma.
   const tuple = shape.length === 1 ? `${shape[0]},` : shape.join(', ');
   const text = `{'descr': '${type}', 'fortran_order': False, 'shape': (${tuple}), }`;

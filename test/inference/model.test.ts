@@ -7,6 +7,9 @@ import { loadModel } from '../../lib/inference/model_file.js';
 import { readSafetensors, type SafetensorsTensor } from '../../lib/io/safetensors.js';
 import { writeSafetensors } from '../../lib/io/safetensors_writer.js';
 import { allocate } from '../../lib/native/call.js';
+import { openDraws } from '../helpers/random.js';
+
+const draws = openDraws(t);
 
 /** Cheap: 16 frames of 16 bins at least. */
 const TINY = {
@@ -17,7 +20,7 @@ const TINY = {
   threads: 1,
 } as const;
 
-const noise = (length: number) => Float32Array.from({ length }, () => 2 * Math.random() - 1);
+const noise = (length: number) => draws.uniforms(length, -1, 1);
 
 async function scores(model: Model, waveforms: Samples | Samples[], batch?: number) {
   const { clipwise_output } = await model.infer(waveforms, batch === undefined ? {} : { batch });

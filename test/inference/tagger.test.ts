@@ -4,6 +4,9 @@ import t from 'tap';
 import { writeWav16 } from '../../lib/audio/wav.js';
 import { createModel } from '../../lib/inference/model.js';
 import { AudioTagger } from '../../lib/inference/tagger.js';
+import { openDraws } from '../helpers/random.js';
+
+const draws = openDraws(t);
 
 const RATE = 8000;
 const TINY = {
@@ -18,7 +21,7 @@ const TINY = {
 const noise = (seconds: number) =>
   Float32Array.from(
     { length: seconds * RATE },
-    () => Math.floor(Math.random() * 65536 - 32768) / 32768,
+    () => (draws.random.integer(65536) - 32768) / 32768,
   );
 
 t.test('files, their bytes and their samples are tagged alike', async (t) => {

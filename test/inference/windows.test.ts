@@ -1,7 +1,10 @@
 import t from 'tap';
 import { cutWindows } from '../../lib/inference/windows.js';
+import { openDraws } from '../helpers/random.js';
 
-const noise = (length: number) => Float32Array.from({ length }, () => Math.random());
+const draws = openDraws(t);
+
+const noise = (length: number) => draws.uniforms(length);
 
 async function cut(x: Float32Array, window: number, hop: number, atOnce: number, negligible = 0) {
   const found: [number, number[]][] = [];
@@ -32,7 +35,7 @@ function naive(x: Float32Array, window: number, hop: number): [number, number[]]
 }
 
 t.test('windows are those of the definition, however they are read', async (t) => {
-  const draw = (most: number) => Math.floor(Math.random() * most);
+  const draw = (most: number) => draws.random.integer(most);
   for (let i = 0; i < 400; i++) {
     const window = 1 + draw(12);
     const hop = 1 + draw(window);
