@@ -130,6 +130,7 @@ async function openSides(one, work, torch) {
   const start = async (name, command, args) => {
     const from = performance.now();
     try {
+      if (rows.length > 0 && secondsLeft() < 0) throw new Error('no time was left for it');
       const side = await open(command, args, { patience });
       const startSeconds = (performance.now() - from) / 1000;
       rows.push({ name, side, about: { startSeconds, ...JSON.parse(side.ready) }, times: [] });

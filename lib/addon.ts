@@ -273,7 +273,7 @@ export interface StepResult {
   loss: number;
   /** Before clipping; 0 without clipping. */
   gradNorm: number;
-  /** That norm is not finite, and nothing but the loss scale (fp16) has moved. */
+  /** Gradients overflowed, and nothing but the loss scale (fp16) has moved. */
   leftOut: boolean;
 }
 

@@ -51,6 +51,23 @@ export function allocate(length: number): Float32Array {
   return new Float32Array<ArrayBufferLike>(new SharedArrayBuffer(4 * length));
 }
 
+/** Bytes that are copied without a pause: less than a millisecond. */
+const COPIED_AT_ONCE = 1 << 20;
+
+/**
+ * Bytes in memory that the addon reads in place, for those that it reads again and again; they must not
+ * change until this is done.
+ */
+export async function shareBytes(bytes: Uint8Array): Promise<Uint8Array> {
+  if (bytes.buffer instanceof SharedArrayBuffer) return bytes;
+  const shared = new Uint8Array<ArrayBufferLike>(new SharedArrayBuffer(bytes.length));
+  for (let at = 0; at < bytes.length; at += COPIED_AT_ONCE) {
+    if (at > 0) await new Promise(setImmediate);
+    shared.set(bytes.subarray(at, at + COPIED_AT_ONCE), at);
+  }
+  return shared;
+}
+
 /** {@link allocate} for samples of 16 bits. */
 export function allocateInt16(length: number): Int16Array {
   return new Int16Array<ArrayBufferLike>(new SharedArrayBuffer(2 * length));

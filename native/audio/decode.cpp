@@ -215,7 +215,8 @@ class Feed {
   // Returns how many frames there were.
   int64_t run() {
     if (file_.seek(first_in_)) {
-      const int64_t limit = std::llround(request_.max_seconds * out_.sample_rate);
+      const double most = std::min(request_.max_seconds, kMostSeconds);
+      const int64_t limit = std::llround(most * out_.sample_rate);
       while (!windows_[0].full()) {
         if (!step()) {
           end();

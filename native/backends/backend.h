@@ -30,9 +30,9 @@ struct StepState {
   float grad_norm = 0;
   float grad_scale = 1;  // what the optimizer multiplies gradients by
   // Closed, which is not finite, by a loss that is not finite, and by a norm that is not where
-  // gradients are clipped and no loss scale leaves the step out: from then on neither parameters
-  // nor running statistics nor what an optimizer keeps are moved. Of devices whose work queues up:
-  // steps may wait there behind one of which the host does not know yet that it failed.
+  // gradients are clipped, or where they overflow with any loss scale: from then on neither
+  // parameters nor running statistics nor what an optimizer keeps are moved. Of devices whose work
+  // queues up: steps may wait there behind one of which the host does not know yet that it failed.
   float gate = 0;
 };
 // What a run is given; behind it lies what it leaves.
@@ -76,6 +76,8 @@ class Stream {
   // end_capture, and has run the work at once.
   virtual void begin_capture() = 0;
   virtual std::unique_ptr<Recording> end_capture() = 0;
+  // Ends a capture, if one is open, and leaves nothing of it.
+  virtual void drop_capture() {}
   virtual void launch(const Recording& recording) = 0;
 };
 

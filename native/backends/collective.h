@@ -5,6 +5,8 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
+#include <memory>
 #include <string>
 
 #include "backends/backend.h"
@@ -49,6 +51,10 @@ class Collective {
   virtual void end_averages(Stream& stream) = 0;
   // Until the stream's work is done, which may be waiting for the other processes.
   virtual void wait(Stream& stream) = 0;
+
+  // What was captured with it must go before it ends, as an engine may wait for that: until the
+  // returned object goes, `drop` is called before that.
+  virtual std::shared_ptr<void> before_end(std::function<void()> drop) { return nullptr; }
 
   // Takes no further part, after an error between calls: nothing that was begun touches memory any
   // more, and the others find out by their own time limit. Every later call throws.

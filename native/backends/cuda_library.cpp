@@ -131,6 +131,7 @@ class GuardedStream final : public Stream {
     guarded(library_, [&] { recording = stream_->end_capture(); });
     return recording;
   }
+  void drop_capture() override { stream_->drop_capture(); }
   void launch(const Recording& recording) override {
     guarded(library_, [&] { stream_->launch(recording); });
   }
@@ -266,6 +267,11 @@ class GuardedCollective final : public Collective {
   }
   void wait(Stream& stream) override {
     guarded(library_, [&] { processes_->wait(backends::inner(stream)); });
+  }
+  std::shared_ptr<void> before_end(std::function<void()> drop) override {
+    std::shared_ptr<void> kept;
+    guarded(library_, [&] { kept = processes_->before_end(std::move(drop)); });
+    return kept;
   }
   void abandon() override { processes_->abandon(); }
   void leave() override {

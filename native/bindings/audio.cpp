@@ -1,6 +1,7 @@
 #include "bindings/audio.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "audio/decode.h"
 #include "audio/resample.h"
@@ -21,28 +22,28 @@ Napi::Object to_object(Napi::Env env, const audio::AudioInfo& a) {
   return o;
 }
 
-// A path, or bytes: copied, as they could change under the job.
-struct SourceInput {
-  std::string path;
-  std::shared_ptr<std::vector<uint8_t>> bytes;
-
-  explicit SourceInput(const Napi::Value& value) {
+// A path, or a file's bytes.
+class SourceInput {
+ public:
+  SourceInput(const Napi::Value& value, Job& job) {
     if (value.IsString()) {
-      path = value.As<Napi::String>().Utf8Value();
+      path_ = value.As<Napi::String>().Utf8Value();
       return;
     }
-    PANNS_CHECK(
-        value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array,
-        "ERR_PANNS_OPTION", "source", "expected a path or a Uint8Array");
-    const auto array = value.As<Napi::Uint8Array>();
-    bytes = std::make_shared<std::vector<uint8_t>>(array.Data(), array.Data() + array.ByteLength());
+    PANNS_CHECK(value.IsTypedArray(), "ERR_PANNS_OPTION", "source",
+                "expected a path or a Uint8Array");
+    bytes_.emplace(value, "source", -1, job);
   }
   audio::Source source() const {
     audio::Source s;
-    s.path = path;
-    if (bytes != nullptr) s.bytes = std::span<const uint8_t>(bytes->data(), bytes->size());
+    s.path = path_;
+    if (bytes_) s.bytes = std::span(bytes_->data(), static_cast<size_t>(bytes_->size()));
     return s;
   }
+
+ private:
+  std::string path_;
+  std::optional<ArrayInput<uint8_t>> bytes_;
 };
 
 // Rates reach the core as int; anything beyond is refused here with its value.
@@ -82,21 +83,21 @@ Napi::Value set_audio_library_folder(const Napi::CallbackInfo& info) {
 
 Napi::Value probe(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    const SourceInput source(info[0]);
+    Job job;
+    const SourceInput source(info[0], job);
     auto found = std::make_shared<audio::AudioInfo>();
-    return instance(info.Env())
-        .audio->post(info.Env(),
-                     {[=](const std::atomic<bool>& cancel) {
-                        *found = audio::probe(source.source(), &cancel);
-                      },
-                      [found](Napi::Env env) -> Napi::Value { return to_object(env, *found); },
-                      {}});
+    job.work = [=](const std::atomic<bool>& cancel) {
+      *found = audio::probe(source.source(), &cancel);
+    };
+    job.result = [found](Napi::Env env) -> Napi::Value { return to_object(env, *found); };
+    return instance(info.Env()).audio->post(info.Env(), std::move(job));
   });
 }
 
 Napi::Value decode(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    const SourceInput source(info[0]);
+    Job job;
+    const SourceInput source(info[0], job);
     PANNS_CHECK(info[1].IsObject(), "ERR_PANNS_OPTION", "decode", "expected options as an object");
     const auto o = info[1].As<Napi::Object>();
     audio::DecodeRequest request;
@@ -106,7 +107,6 @@ Napi::Value decode(const Napi::CallbackInfo& info) {
     request.mono = flag(o, "mono");
     request.nan = flag(o, "nanToZero") ? audio::NanPolicy::kZero : audio::NanPolicy::kError;
     request.max_seconds = number(o, "maxSeconds");
-    Job job;
     take_cancel_flag(info[2], job);
     auto decoded = std::make_shared<audio::Decoded>();
     job.work = [=](const std::atomic<bool>& cancel) mutable {

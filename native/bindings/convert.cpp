@@ -30,6 +30,25 @@ Error bad(const char* name, const char* expected) {
   return Error("ERR_PANNS_OPTION", name, cat("expected ", expected));
 }
 
+// The typed array that holds elements of T.
+template <typename T>
+struct ArrayKind;
+template <>
+struct ArrayKind<float> {
+  static constexpr napi_typedarray_type type = napi_float32_array;
+  static constexpr const char* name = "Float32Array";
+};
+template <>
+struct ArrayKind<int16_t> {
+  static constexpr napi_typedarray_type type = napi_int16_array;
+  static constexpr const char* name = "Int16Array";
+};
+template <>
+struct ArrayKind<uint8_t> {
+  static constexpr napi_typedarray_type type = napi_uint8_array;
+  static constexpr const char* name = "Uint8Array";
+};
+
 }  // namespace
 
 Napi::Error to_js(Napi::Env env, const Error& error) {
@@ -42,12 +61,11 @@ Napi::Error to_js(Napi::Env env, const Error& error) {
 template <typename T>
 ArrayInput<T>::ArrayInput(const Napi::Value& value, const std::string& where, int64_t expected,
                           Job& job) {
-  constexpr bool floats = std::is_same_v<T, float>;
-  const char* const wanted = floats ? "Float32Array" : "Int16Array";
-  PANNS_CHECK(value.IsTypedArray(), "ERR_PANNS_SHAPE", where, "expected a ", wanted);
+  using Kind = ArrayKind<T>;
+  PANNS_CHECK(value.IsTypedArray(), "ERR_PANNS_SHAPE", where, "expected a ", Kind::name);
   const ArrayInfo info = array_info(value);
-  PANNS_CHECK(info.type == (floats ? napi_float32_array : napi_int16_array), "ERR_PANNS_SHAPE",
-              where, "expected a ", wanted, ", got another typed array");
+  PANNS_CHECK(info.type == Kind::type, "ERR_PANNS_SHAPE", where, "expected a ", Kind::name,
+              ", got another typed array");
   size_ = static_cast<int64_t>(info.length);
   PANNS_CHECK(expected < 0 || size_ == expected, "ERR_PANNS_SHAPE", where, "expected ", expected,
               " values, got ", size_);
@@ -62,6 +80,7 @@ ArrayInput<T>::ArrayInput(const Napi::Value& value, const std::string& where, in
 
 template class ArrayInput<float>;
 template class ArrayInput<int16_t>;
+template class ArrayInput<uint8_t>;
 
 namespace {
 

@@ -39,9 +39,10 @@ auto guarded(Napi::Env env, Body&& body) -> decltype(body()) {
   }
 }
 
-// A Float32Array's (or Int16Array's) values for a job on another thread. Over a SharedArrayBuffer
-// they are read in place and the array is held; any other memory could be detached, shrunk or
-// changed meanwhile, so it is copied now, which also fixes the values as they are at the call.
+// A Float32Array's, Int16Array's or Uint8Array's values for a job on another thread. Over a
+// SharedArrayBuffer they are read in place and the array is held; any other memory could be
+// detached, shrunk or changed meanwhile, so it is copied now, which also fixes the values as they
+// are at the call.
 template <typename T>
 class ArrayInput {
  public:

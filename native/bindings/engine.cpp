@@ -6,7 +6,7 @@ namespace panns::bindings {
 
 struct Engine::Pending {
   Job job;
-  Napi::Promise::Deferred deferred;
+  std::optional<Napi::Promise::Deferred> deferred;  // none: nobody waits
   std::unique_ptr<Error> error;
 };
 
@@ -19,27 +19,32 @@ Engine::~Engine() { stop(); }
 
 Napi::Promise Engine::post(Napi::Env env, Job job) {
   auto* pending = new Pending{std::move(job), Napi::Promise::Deferred::New(env), nullptr};
-  const Napi::Promise promise = pending->deferred.Promise();
-  bool stopped = false;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    stopped = stopping_;
-    if (!stopped) queue_.push_back(pending);
-  }
-  if (stopped) {
-    pending->deferred.Reject(
+  const Napi::Promise promise = pending->deferred->Promise();
+  if (!queue(pending)) {
+    pending->deferred->Reject(
         to_js(env, Error("ERR_PANNS_DISPOSED", "engine", "the process is exiting")).Value());
     delete pending;
     return promise;
   }
   if (outstanding_++ == 0) callback_.Ref(env);
-  wake_.notify_one();
   return promise;
 }
 
-void Engine::release(Napi::Env env, Job job) {
-  // Only the event loop stops an engine, and this is it.
-  if (!stopping_) post(env, std::move(job));
+void Engine::release(std::shared_ptr<void> object) {
+  Job job;
+  job.work = [object = std::move(object)](const auto&) {};
+  auto* pending = new Pending{std::move(job), std::nullopt, nullptr};
+  if (!queue(pending)) delete pending;
+}
+
+bool Engine::queue(Pending* pending) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (stopping_) return false;
+    queue_.push_back(pending);
+  }
+  wake_.notify_one();
+  return true;
 }
 
 void Engine::loop() {
@@ -68,6 +73,12 @@ void Engine::loop() {
       std::lock_guard<std::mutex> lock(mutex_);
       running_ = nullptr;
     }
+    // What it held may be the last of a model: not for the event loop to free.
+    pending->job.work = nullptr;
+    if (!pending->deferred.has_value()) {
+      delete pending;
+      continue;
+    }
     // Never the blocking call: the event loop may be waiting in stop() for this thread.
     if (callback_.NonBlockingCall(pending) != napi_ok) return;  // the environment is closing
   }
@@ -79,13 +90,15 @@ void Engine::settle(Napi::Env env, Napi::Function, Engine* engine, Pending* pend
   if (--engine->outstanding_ == 0) engine->callback_.Unref(env);
   const Napi::HandleScope scope(env);
   if (owned->error != nullptr) {
-    owned->deferred.Reject(to_js(env, *owned->error).Value());
+    owned->deferred->Reject(to_js(env, *owned->error).Value());
     return;
   }
   try {
-    owned->deferred.Resolve(owned->job.result ? owned->job.result(env) : env.Undefined());
+    owned->deferred->Resolve(guarded(env, [&]() -> Napi::Value {
+      return owned->job.result ? owned->job.result(env) : env.Undefined();
+    }));
   } catch (const Napi::Error& e) {
-    owned->deferred.Reject(e.Value());
+    owned->deferred->Reject(e.Value());
   }
 }
 
@@ -105,7 +118,7 @@ void Engine::stop() {
 }
 
 Instance::Instance(Napi::Env env)
-    : compute(std::make_unique<Engine>(env)), audio(std::make_unique<Engine>(env)) {}
+    : compute(std::make_shared<Engine>(env)), audio(std::make_shared<Engine>(env)) {}
 
 Instance::~Instance() { stop(); }
 

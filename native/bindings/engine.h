@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -19,7 +20,7 @@ namespace panns::bindings {
 
 // A piece of work and what it needs kept alive.
 struct Job {
-  // Runs on the engine's thread. May throw panns::Error.
+  // Runs on the engine's thread, and ends there. May throw panns::Error.
   std::function<void(const std::atomic<bool>& cancel)> work;
   // Runs on the event loop after it, and makes the promise's value.
   std::function<Napi::Value(Napi::Env)> result;
@@ -36,9 +37,10 @@ class Engine {
 
   // Event loop only. Rejects with ERR_PANNS_DISPOSED once stopped.
   Napi::Promise post(Napi::Env env, Job job);
-  // The same for a job whose end nobody waits for. Once stopped it only lets go of what the job
-  // holds.
-  void release(Napi::Env env, Job job);
+  // Lets go of an object behind the jobs under way, on the engine's thread: freeing gigabytes, or
+  // waiting until a device has done what it does with them, is not for the event loop. Once stopped
+  // no job runs any more, and it ends here.
+  void release(std::shared_ptr<void> object);
   // Cancels the running job, drops the waiting ones, joins the thread. Event loop only.
   void stop();
 
@@ -47,6 +49,8 @@ class Engine {
   static void settle(Napi::Env env, Napi::Function, Engine*, Pending* pending);
   using Callback = Napi::TypedThreadSafeFunction<Engine, Pending, settle>;
   void loop();
+  // False once stopped.
+  bool queue(Pending* pending);
 
   Callback callback_;
   std::thread thread_;
@@ -75,8 +79,9 @@ class ExternalMemory {
 struct Instance {
   explicit Instance(Napi::Env env);
   ~Instance();
-  // Computing and reading audio overlap, so each has its own thread.
-  std::unique_ptr<Engine> compute, audio;
+  // Computing and reading audio overlap, so each has its own thread. Handles may be finalised after
+  // this has gone.
+  std::shared_ptr<Engine> compute, audio;
   Napi::FunctionReference model, session, features, group;
   void stop();
 };

@@ -281,12 +281,15 @@ Napi::Value ModelHandle::held(const Napi::CallbackInfo& info) {
 
 void ModelHandle::adopt(std::shared_ptr<ModelState> state) {
   state_ = std::move(state);
+  engine_ = instance(Env()).compute;
   external_.set(Env(), state_->parameters->bytes());
 }
 
-void ModelHandle::dispose(const Napi::CallbackInfo& info) {
-  state_.reset();
-  external_.set(info.Env(), 0);
+void ModelHandle::dispose(const Napi::CallbackInfo& info) { Finalize(info.Env()); }
+
+void ModelHandle::Finalize(Napi::Env env) {
+  external_.set(env, 0);
+  if (const auto engine = engine_.lock()) engine->release(std::move(state_));
 }
 
 Napi::Value create_model(const Napi::CallbackInfo& info) {

@@ -58,7 +58,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   // Throws ERR_PANNS_DISPOSED after dispose().
   std::shared_ptr<ModelState> state() const;
   void adopt(std::shared_ptr<ModelState> state);
-  void Finalize(Napi::Env env) override { external_.set(env, 0); }
+  void Finalize(Napi::Env env) override;
 
  private:
   Napi::Value parameters(const Napi::CallbackInfo& info);
@@ -77,6 +77,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   void dispose(const Napi::CallbackInfo& info);
 
   std::shared_ptr<ModelState> state_;
+  std::weak_ptr<Engine> engine_;
   ExternalMemory external_;
 };
 
@@ -90,7 +91,7 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
   static Napi::Function define(Napi::Env env);
   explicit SessionHandle(const Napi::CallbackInfo& info);
   void adopt(std::shared_ptr<SessionState> state);
-  void Finalize(Napi::Env env) override { external_.set(env, 0); }
+  void Finalize(Napi::Env env) override;
 
  private:
   std::shared_ptr<SessionState> state() const;
@@ -111,6 +112,7 @@ class SessionHandle : public Napi::ObjectWrap<SessionHandle> {
   void dispose(const Napi::CallbackInfo& info);
 
   std::shared_ptr<SessionState> state_;
+  std::weak_ptr<Engine> engine_;
   ExternalMemory external_;
 };
 

@@ -289,17 +289,15 @@ Napi::Value SessionHandle::text(const Napi::CallbackInfo& info) {
 
 void SessionHandle::adopt(std::shared_ptr<SessionState> state) {
   state_ = std::move(state);
+  engine_ = instance(Env()).compute;
   external_.set(Env(), state_->session->need().added());
 }
 
-void SessionHandle::dispose(const Napi::CallbackInfo& info) {
-  external_.set(info.Env(), 0);
-  if (state_ == nullptr) return;
-  // Behind the jobs under way, and off the event loop: what steps in flight write to is freed when
-  // they are done.
-  Job job;
-  job.work = [s = std::exchange(state_, nullptr)](const auto&) { s->session.reset(); };
-  instance(info.Env()).compute->release(info.Env(), std::move(job));
+void SessionHandle::dispose(const Napi::CallbackInfo& info) { Finalize(info.Env()); }
+
+void SessionHandle::Finalize(Napi::Env env) {
+  external_.set(env, 0);
+  if (const auto engine = engine_.lock()) engine->release(std::move(state_));
 }
 
 Napi::Value create_session(const Napi::CallbackInfo& info) {

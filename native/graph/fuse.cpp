@@ -1,6 +1,7 @@
 #include "graph/fuse.h"
 
 #include <algorithm>
+#include <set>
 
 namespace panns::graph {
 namespace {
@@ -90,13 +91,14 @@ bool is_local(const ops::BatchNormAttrs& a) {
   return a.training && !a.over_processes && a.axis == ops::Axis::channel;
 }
 
-// Whether that is all there is to the convolution (BatchNormAttrs::of_conv).
-bool is_plain_of_one(const ops::ConvAttrs& a, const Shape& x) {
-  const auto keeps = [&](int axis) {
+// Whether that is all there is to the convolution (BatchNormAttrs::of_conv); `still`: whether
+// nothing that trains leads to x.
+bool is_plain_of_one(const ops::ConvAttrs& a, const Shape& x, bool still) {
+  const auto halves = [&](int axis) {
     return a.kernel[axis] % 2 == 1 && a.padding[axis] == a.kernel[axis] / 2;
   };
-  return x[1] == 1 && a.groups == 1 && a.stride == ops::Pair{1, 1} &&
-         a.dilation == ops::Pair{1, 1} && keeps(0) && keeps(1) && !a.bias && !a.relu &&
+  return x[1] == 1 && a.groups == 1 && (still || a.stride == ops::Pair{1, 1}) &&
+         a.dilation == ops::Pair{1, 1} && halves(0) && halves(1) && !a.bias && !a.relu &&
          !a.avg_pool_2x2;
 }
 
@@ -116,27 +118,30 @@ void drop(Graph& g, const std::vector<bool>& gone) {
 int take_convolutions(Graph& g, const backends::Device& device) {
   const auto uses = g.uses();
   std::map<ValueId, size_t> conv_of;
+  std::set<ValueId> moving;  // made by what trains
   std::vector<bool> gone(g.nodes.size(), false);
   int taken = 0;
   for (size_t i = 0; i < g.nodes.size(); ++i) {
     Node& norm = g.nodes[i];
+    if (!norm.frozen) moving.insert(norm.out.begin(), norm.out.end());
     if (norm.op == Op::conv && !norm.frozen) conv_of[norm.out[0]] = i;
     if (norm.op != Op::batch_norm || !conv_of.count(norm.in[0])) continue;
     const size_t at = conv_of[norm.in[0]];
     const Node& conv = g.nodes[at];
     const ValueId x = conv.in[0], weight = conv.in[1];
     auto& attrs = std::get<ops::BatchNormAttrs>(norm.attrs);
+    const auto& taken_in = ops::as<ops::ConvAttrs>(conv.attrs);
     if (!is_local(attrs) || uses[static_cast<size_t>(norm.in[0])] != 1 ||
-        !is_plain_of_one(ops::as<ops::ConvAttrs>(conv.attrs), g.spec(x).shape)) {
+        !is_plain_of_one(taken_in, g.spec(x).shape, moving.count(x) == 0)) {
       continue;
     }
     backends::NodeSpec fused = node_spec(g, norm);
-    std::get<ops::BatchNormAttrs>(fused.attrs).of_conv = true;
+    std::get<ops::BatchNormAttrs>(fused.attrs).of_conv = taken_in.stride;
     fused.in[0] = g.spec(x);
     fused.in.push_back(g.spec(weight));
     fused.out = ops::def(norm.op).infer(fused.attrs, fused.in, norm.path);
     if (!device.supports(fused)) continue;
-    attrs.of_conv = true;
+    attrs.of_conv = taken_in.stride;
     norm.in[0] = x;
     norm.in.push_back(weight);
     norm.out.push_back(g.add_value({"v" + std::to_string(g.values.size()), fused.out[3]}));

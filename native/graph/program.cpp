@@ -2,9 +2,17 @@
 
 #include <algorithm>
 
+#include "backends/collective.h"
 #include "graph/fuse.h"
 
 namespace panns::graph {
+namespace {
+
+struct DropCapture {
+  void operator()(backends::Stream* stream) const { stream->drop_capture(); }
+};
+
+}  // namespace
 
 Program::Program(Graph graph, backends::Device& device, const std::vector<void*>& bound,
                  Options options, const std::vector<void*>& beside)
@@ -69,6 +77,7 @@ void Program::set_follow(Follow follow) {
 
 void Program::join(backends::Collective* processes, Follow follow) {
   for (Step& s : steps_) s.args.processes = processes;
+  until_end_ = processes->before_end([this] { recording_.reset(); });
   set_follow(std::move(follow));
 }
 
@@ -112,6 +121,8 @@ bool Program::run(backends::Stream& stream, const std::atomic<bool>* cancel) {
     stream.launch(*recording_);
     return true;
   }
+  // An error or a cancelled run leaves no capture open.
+  const std::unique_ptr<backends::Stream, DropCapture> capturing(&stream);
   if (options_.capture) stream.begin_capture();
   for (size_t i = 0; i < steps_.size(); ++i) {
     if (cancelled()) return false;

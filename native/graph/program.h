@@ -96,6 +96,7 @@ class Program {
   backends::StepState* state_;
   std::vector<Step> steps_;
   std::unique_ptr<backends::Recording> recording_;
+  std::shared_ptr<void> until_end_;  // of the processes it is one of: lets them drop the recording
   Follow follow_;
 };
 

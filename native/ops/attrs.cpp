@@ -87,6 +87,7 @@ std::string BatchNormAttrs::text() const {
   if (over_processes) s += " of all";
   if (from_sums) s += " from sums";
   if (of_conv) s += " of conv";
+  if (of_conv && *of_conv != Pair{1, 1}) s += " stride=" + by(*of_conv);
   if (relu) s += " +relu";
   if (avg_pool_2x2) s += " +avg_pool_2x2";
   if (dropout.p > 0) s += " +dropout(" + dropout.text() + ")";

@@ -73,8 +73,9 @@ struct BatchNormAttrs {
   bool zero_gamma = false;      // initialise gamma to 0: the last norm of a residual branch
   bool from_sums = false;       // training, set by fusion only: the sums of x and of x^2 are given
   // Training, set by fusion only: what is normalised is the convolution of x, a map of one channel,
-  // by input 5, with as many places as x (stride 1, an odd kernel, padding of half of it).
-  bool of_conv = false;
+  // by input 5, of an odd kernel and padding of half of it, in these strides. Only where both are 1
+  // there may be a gradient of x.
+  std::optional<Pair> of_conv{};
   // epilogue: y = dropout(avg_pool_2x2(relu(norm(x)))), or y = mixup(spec_augment(norm(x)))
   bool relu = false, avg_pool_2x2 = false;
   DropoutAttrs dropout{};

@@ -19,17 +19,23 @@ int64_t features(const BatchNormAttrs& a, const Shape& x) {
 // Values that make one of the convolution's, of one channel.
 int64_t taps(const TensorSpec& weight) { return weight.shape[2] * weight.shape[3]; }
 
+// What a convolution in these strides makes of x, with padding of half of its odd kernel.
+Shape convolved(const Pair& stride, Shape x, int64_t channels) {
+  x[1] = channels;
+  for (int i = 0; i < 2; ++i) x[2 + i] = (x[2 + i] - 1) / stride[i] + 1;
+  return x;
+}
+
 // Of what is normalised.
 Shape normalised(const BatchNormAttrs& a, const Specs& in, const std::string& where) {
-  Shape x = in[0].shape;
+  const Shape& x = in[0].shape;
   if (!a.of_conv) return x;
   const Shape& w = in[5].shape;
   PANNS_CHECK(a.axis == Axis::channel && x[1] == 1 && w.rank() == 4 && w[1] == 1 && w[2] % 2 == 1 &&
                   w[3] % 2 == 1,
               "ERR_PANNS_SHAPE", where,
               "expected one channel and a weight of it with an odd kernel, got ", x, " and ", w);
-  x[1] = w[0];
-  return x;
+  return convolved(*a.of_conv, x, w[0]);
 }
 
 Specs infer(const Attrs& attrs, const Specs& in, const std::string& where) {
@@ -81,11 +87,12 @@ void grad(GradContext& g) {
   if (a.of_conv && g.wants(5)) g.add(5, out[3]);
 }
 
-// That of the convolution inside: a pass forward, and for each of its gradients.
+// That of the convolution inside: `passes` times as many multiply-adds as forward.
 Cost conv_cost(const BatchNormAttrs& a, const Specs& in, size_t weight, double passes) {
   if (!a.of_conv) return {};
-  return {2.0 * passes * static_cast<double>(in[0].shape.size()) *
-          static_cast<double>(in[weight].shape.size())};
+  const Shape& w = in[weight].shape;
+  return {2.0 * passes * static_cast<double>(convolved(*a.of_conv, in[0].shape, w[0]).size()) *
+          static_cast<double>(taps(in[weight]))};
 }
 
 }  // namespace
@@ -117,7 +124,9 @@ const OpDef batch_norm_backward_def = {
       return {in[0], in[1], in[2]};
     },
     .cost = [](const Attrs& attrs, const Specs& in, const Specs&) -> Cost {
-      return conv_cost(as<BatchNormAttrs>(attrs), in, 6, 2);
+      // A strided one has no gradient of x.
+      const auto& a = as<BatchNormAttrs>(attrs);
+      return conv_cost(a, in, 6, a.of_conv == Pair{1, 1} ? 2 : 1);
     },
 };
 

@@ -346,9 +346,18 @@ void Session::update(const StepInput& input) {
   version_ = parameters_.version();
 }
 
-void Session::set_norm(StepResult& result, float norm) const {
-  result.grad_norm = norm;
-  result.left_out = device_.scales_loss() && !std::isfinite(norm);
+bool Session::reads_state(const StepInput& input) const {
+  return input.update && (input.state.max_norm > 0 || device_.scales_loss());
+}
+
+void Session::set_norm(StepResult& result, const backends::StepState& after) const {
+  const bool scaled = device_.scales_loss();
+  PANNS_CHECK(!scaled || std::isfinite(after.gate), "ERR_PANNS_NAN", "gradients",
+              "expected gradients that fp16 can hold, got an overflow at step ", after.step,
+              " however small the loss was scaled; bf16, a lower learning rate or a check of the "
+              "input may help");
+  result.left_out = scaled && !std::isfinite(after.grad_norm);
+  if (after.max_norm > 0) result.grad_norm = after.grad_norm;
 }
 
 StepResult Session::step_at_once(const StepInput& input, const std::atomic<bool>* cancel) {
@@ -365,7 +374,7 @@ StepResult Session::step_at_once(const StepInput& input, const std::atomic<bool>
   if (!input.update) return result;
   // Never left half done: a cancelled step has either updated everything or nothing.
   update(input);
-  if (input.state.max_norm > 0) set_norm(result, update_->read_state(stream).grad_norm);
+  if (reads_state(input)) set_norm(result, update_->read_state(stream));
   stream.synchronize();
   return result;
 }
@@ -390,7 +399,7 @@ void Session::enqueue(const StepInput& input, const std::atomic<bool>* cancel, F
 void Session::begin(const StepInput& input, const std::atomic<bool>* cancel) {
   PANNS_CHECK(flights_.size() < depth(), "ERR_PANNS_BUSY", "session", "expected at most ", depth(),
               " steps in flight: finish one before the next begins");
-  Flight flight{input.state.step, input.update && input.state.max_norm > 0};
+  Flight flight{input.state.step, reads_state(input)};
   const bool behind = !flights_.empty();
   flight.error = ended_ == nullptr && behind ? flights_.back().error : ended_;
   if (flight.error == nullptr) {
@@ -404,6 +413,8 @@ void Session::begin(const StepInput& input, const std::atomic<bool>* cancel) {
       flight.error = std::current_exception();
     }
   }
+  // Not for a later step, which may have other clips.
+  if (flight.error != nullptr && stages()) stage_->drop();
   flights_.push_back(std::move(flight));
 }
 
@@ -416,11 +427,13 @@ StepResult Session::finish() {
     if (flight.done != nullptr) {
       parameters_.stream().await(*flight.done);
       flight.result.loss = flight.outcome->loss;
-      if (flight.clips) set_norm(flight.result, flight.outcome->state.grad_norm);
     }
     if (ended_ != nullptr) std::rethrow_exception(ended_);
     if (flight.error != nullptr) std::rethrow_exception(flight.error);
-    if (flight.done != nullptr) check_loss(flight.result.loss, flight.step);
+    if (flight.done != nullptr) {
+      check_loss(flight.result.loss, flight.step);
+      if (flight.reads_state) set_norm(flight.result, flight.outcome->state);
+    }
   } catch (...) {
     ended_ = flights_.empty() ? nullptr : std::current_exception();
     throw;
@@ -444,6 +457,8 @@ StepResult Session::step(const StepInput& input, const std::atomic<bool>* cancel
 Session::Profile Session::profile(const StepInput& input, const std::atomic<bool>* cancel) {
   PANNS_CHECK(processes_ == nullptr, "ERR_PANNS_UNSUPPORTED", "profile",
               "expected a session of one process, got one of several");
+  PANNS_CHECK(flights_.empty(), "ERR_PANNS_BUSY", "profile",
+              "expected no step in flight: finish those that were begun");
   backends::Stream& stream = parameters_.stream();
   take(input);
   const auto first = forward_backward_->mark_nodes(stream, cancel);

@@ -66,7 +66,7 @@ struct StepInput {
 struct StepResult {
   float loss = 0;
   float grad_norm = 0;    // 0 without clipping
-  bool left_out = false;  // the norm is not finite, and a loss scale left the step out
+  bool left_out = false;  // gradients overflowed, and a loss scale left the step out
 };
 
 class Session {
@@ -84,7 +84,8 @@ class Session {
   void join(std::shared_ptr<backends::Collective> processes, const JoinOptions& options,
             const std::atomic<bool>* cancel);
 
-  // Throws ERR_PANNS_NAN if the loss is not finite; the parameters are then still those before.
+  // Throws ERR_PANNS_NAN if the loss is not finite, or gradients overflow with any loss scale; the
+  // parameters are then still those before.
   // Throws ERR_PANNS_BUSY while steps are in flight.
   StepResult step(const StepInput& input, const std::atomic<bool>* cancel = nullptr);
 
@@ -101,7 +102,8 @@ class Session {
   size_t depth() const { return queues() ? kDepth : 1; }
   // Two steps, in seconds: one node by node, of the programs in their order, and one as usual,
   // until the host knows its loss. Samples of 16 bits may be given as `next` too, where a session
-  // stages. Throws ERR_PANNS_UNSUPPORTED for one of several processes.
+  // stages. Throws ERR_PANNS_UNSUPPORTED for one of several processes, ERR_PANNS_BUSY
+  // while steps are in flight.
   struct Profile {
     std::vector<double> nodes;
     double step = 0;
@@ -146,7 +148,7 @@ class Session {
   // A step begun and not finished.
   struct Flight {
     uint32_t step;
-    bool clips;
+    bool reads_state;
     const Outcome* outcome = nullptr;       // written when `done` is reached
     std::unique_ptr<backends::Event> done;  // null: `result` is there, or the error
     StepResult result = {};
@@ -158,7 +160,10 @@ class Session {
   // A whole step, as far as the host is concerned; and one that it waits for half-way.
   void enqueue(const StepInput& input, const std::atomic<bool>* cancel, Flight& flight);
   StepResult step_at_once(const StepInput& input, const std::atomic<bool>* cancel);
-  void set_norm(StepResult& result, float norm) const;
+  // Whether what the step leaves in its state matters to the host.
+  bool reads_state(const StepInput& input) const;
+  // Throws ERR_PANNS_NAN for gradients that no loss scale keeps from overflowing.
+  void set_norm(StepResult& result, const backends::StepState& after) const;
   void set_state(const backends::StepState& given, bool early);
   void run(const std::atomic<bool>* cancel);
   bool updates_early(const StepInput& input) const;

@@ -85,8 +85,11 @@ function sameBits(t: Test, a: Found, b: Found, what: string) {
   t.equal(a.size, b.size);
 }
 
-/** The same run in a process whose environment says what devices there are. */
-function elsewhere(run: Run, env: Record<string, string>) {
+/**
+ * The same run in a process whose environment says what devices there are. Of several, which go on at
+ * once, the first.
+ */
+function elsewhere(run: Run | readonly Run[], env: Record<string, string>) {
   const script = join(import.meta.dirname, 'emulator', 'worker.ts');
   const { stdout, stderr, status } = spawnSync(
     process.execPath,
@@ -240,11 +243,15 @@ t.test('two models at once, on one device', { skip }, async (t) => {
 t.test('the second of two devices', { skip }, async (t) => {
   const seed = freshSeed(t) >>> 4;
   const run = { name: 'Cnn6', options: SMALL, seed, batch: 1, steps: 2 };
-  const want = await runNetwork({ ...run, device: cuda('fp16') });
+  const run0: Run = { ...run, device: cuda('fp16') };
+  const want = await runNetwork(run0);
   const env = { PANNS_EMULATOR_DEVICES: '2' };
   const { found, message } = elsewhere({ ...run, device: cuda('fp16', 1) }, env);
   t.equal(message, undefined);
   sameBits(t, found, want, 'the second');
+  const both = elsewhere([{ ...run, device: cuda('fp16', 1) }, run0], env);
+  t.equal(both.message, undefined);
+  sameBits(t, both.found, want, 'the second, while the first computes too');
   const third = elsewhere({ ...run, device: cuda('fp16', 2) }, env);
   t.match(third, { code: 'ERR_PANNS_OPTION', message: /device of 0\.\.1, got 2/ });
 });

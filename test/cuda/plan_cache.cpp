@@ -259,6 +259,9 @@ void refuses(const Target& target) {
   Candidate c{Descriptor(*target.api, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)};
   c.tensor_core = true;
   tap::ok(!admissible(g, c, false), "fp32 takes no tensor core");
+  Candidate winograd{Descriptor(*target.api, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)};
+  winograd.transforms = true;
+  tap::ok(!admissible(g, winograd, false), "nor products of what Winograd makes of its inputs");
   g.math = Math::tf32;
   tap::ok(admissible(g, c, false), "tf32 does");
   c.needs_cublaslt = true;

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { serialize } from 'node:v8';
 import t, { type Test } from 'tap';
 import { cudaStatus } from '../../lib/cuda.js';
@@ -65,6 +66,25 @@ t.test('calls are proved, and a worker that dies is a result', { skip }, async (
     results.filter(({ ok }) => !ok),
     [{ message: /it ended \(1\): / }],
   );
+});
+
+t.test('a worker that is done with its answer fails no other case', async (t) => {
+  const file = join(import.meta.dirname, 'proof', 'processes.mjs');
+  const { openWorker } = (await import(pathToFileURL(file).href)) as {
+    openWorker(command: string, args: string[]): { ask(one: object): Promise<object> };
+  };
+  const once = `
+    const { createInterface } = require('node:readline');
+    createInterface({ input: process.stdin }).once('line', (line) => {
+      process.stdout.write(line + '\\n');
+      process.exit(JSON.parse(line).status);
+    });`;
+  const worker = openWorker(process.execPath, ['-e', once]);
+  for (const i of [1, 2, 3]) {
+    t.same(await worker.ask({ i, status: 0 }), { answer: { i, status: 0 } });
+  }
+  t.match(await worker.ask({ i: 4, status: 1 }), { answer: { i: 4 } });
+  t.match(await worker.ask({ i: 5 }), { failure: /it ended \(1\)/ }, 'one that fails is told');
 });
 
 t.test('time that runs out', { skip }, async (t) => {

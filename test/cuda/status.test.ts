@@ -206,6 +206,10 @@ t.test('Python’s packages are found', { skip: noCudaBuild || noCompiler }, asy
   t.match(found(all), { version: '9.10.0', path: at('active'), reason: '' });
   t.match(found({ ...all, VIRTUAL_ENV: '' }), { path: at('conda') });
   t.match(found({ PATH: all.PATH }), { path: at('path') });
+  // The system's own may be a link to an environment's.
+  mkdirSync(join(folder, 'system', 'bin'), { recursive: true });
+  symlinkSync('../../path/bin/python3', join(folder, 'system', 'bin', 'python3'));
+  t.match(found({ PATH: join(folder, 'system', 'bin') }), { path: at('path') });
 });
 
 /** A library that answers as cuDNN does to who asks for its version, and has all names. */

@@ -1,5 +1,7 @@
 import t, { type Test } from 'tap';
 import type { NativeModel, SessionOptions, Spec } from '../../lib/addon.js';
+import { buildGraph } from '../../lib/models/graph.js';
+import { describeModel } from '../../lib/models/index.js';
 import { loadNative } from '../../lib/native.js';
 import { openDraws } from '../helpers/random.js';
 import { exposing, TINY_CLASSES, TINY_SAMPLES, tiny } from '../helpers/spec.js';
@@ -269,12 +271,40 @@ t.test('a norm takes the convolution of one channel before it, and no other', as
   ]) {
     t.notOk(taken(changed(attrs)), JSON.stringify(attrs));
   }
+  // In strides only where nothing before it trains: a gradient of x is not made.
+  const wave = (before: boolean): Spec =>
+    buildGraph('Wave', (b, waveform) => {
+      let x = b.unsqueeze(waveform);
+      if (before) x = b.conv1d('before', x, { channels: 1, kernel: 3, padding: 1 });
+      x = b.conv1d('conv', x, { channels: 8, kernel: 11, stride: 5, padding: 5 });
+      const pooled = b.reduceTime(b.meanOverFrequency(b.relu(b.batchNorm('bn', x))), 'mean');
+      return { clipwise_output: b.sigmoid(b.linear('fc', pooled, TINY_CLASSES)) };
+    }).spec;
+  const strided = native.nullStep(wave(false), { ...options, mixup: false }).text;
+  t.match(strided, /^bn .* 3x8x\d+x1 +channel batch of conv stride=5x1 \+relu/m);
+  t.match(strided, /^bn .* = batch_norm_backward\(/m);
+  t.notMatch(strided, /^conv /m);
+  t.notOk(taken(wave(true), { mixup: false }), 'what comes before it trains');
+  t.ok(taken(wave(true), { mixup: false, frozen: ['before'] }), 'and does not');
   const read = structuredClone(spec);
   const relu = read.nodes[Number(refs.relu1?.slice(1))];
   if (relu !== undefined) Object.assign(relu, { op: 'add', inputs: [refs.bn1, refs.conv1] });
   t.notOk(taken(read), 'its result is read by another');
   t.notOk(taken(spec, { frozen: ['bn0', 'block.'] }), 'nothing of it trains');
   t.notOk(taken(spec, { frozen: ['block.bn1'], frozenNorms: 'eval' }), 'running statistics');
+});
+
+t.test('the first convolutions that networks have', async (t) => {
+  const norms = (name: string) => {
+    const { text } = native.nullStep(describeModel(name).spec, { ...options, samples: 320_000 });
+    return [...text.matchAll(/^(\S+) .* = batch_norm\(.* of conv/gm)].map(([, path]) => path);
+  };
+  t.same(norms('Cnn14'), ['conv_block1.bn1']);
+  t.same(norms('Wavegram_Cnn14'), ['pre_bn0']);
+  t.same(norms('Wavegram_Logmel_Cnn14'), ['pre_bn0', 'conv_block1.bn1']);
+  t.same(norms('Res1dNet31'), ['bn0']);
+  t.same(norms('LeeNet11'), ['conv_block1.bn1']);
+  t.same(norms('DaiNet19'), [], 'an even kernel');
 });
 
 t.test('a norm over frequency takes stripes and mixup, and no other does', async (t) => {

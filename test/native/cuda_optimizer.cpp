@@ -283,6 +283,10 @@ void loss_scale() {
     s = scaled(grad, {1024, 1999}, 0);
     tap::ok(s.state.grad_scale == 0 && s.loss.scale == 512 && s.loss.good_steps == 0,
             cat("loss scale: ", bad, " halves it"));
+    const auto open = [&](float scale) {
+      return std::isfinite(scaled(grad, {scale, 7}, 0).state.gate);
+    };
+    tap::ok(open(2.1e-4f) && !open(1.9e-4f), cat("loss scale: ", bad, " has no end below 1e-4"));
   }
   Floats weight = normal(20), m = normal(20), v = uniform(20, 0, 1);
   const Floats before = weight, m0 = m, v0 = v;

@@ -293,6 +293,12 @@ void test_errors(const audio_files::Folder& folder) {
   expect_code(code_of(limited), "ERR_PANNS_AUDIO_TOO_LONG", "a second where half is allowed");
   limited.duration_seconds = 0.5;
   expect_code(code_of(limited), "none", "half of it is allowed");
+  // More than fits an integer of frames, too.
+  for (const double most : {1e18, std::numeric_limits<double>::infinity()}) {
+    DecodeRequest unlimited = request(memory(second));
+    unlimited.max_seconds = most;
+    expect_code(code_of(unlimited), "none", panns::cat("at most ", most, " s"));
+  }
   const std::atomic<bool> cancel{true};
   DecodeRequest cancelled = request(memory(second));
   cancelled.cancel = &cancel;

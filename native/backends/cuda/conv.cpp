@@ -63,6 +63,11 @@ class ConvolutionKernel final : public Kernel {
       // Engines may add to what is there.
       if (conv_.graph.statistics) clear_sums(stream);
       run_plan(stream);
+      if (apart_) {
+        add_bias(launch, conv_.rows, conv_.columns, a.bias != nullptr ? conv_.bias : 0,
+                 conv_.y.used, static_cast<const float*>(a.bias), relu_,
+                 conv_.y.converted() ? scratch + y_at_ : a.y);
+      }
       if (conv_.graph.pass == Pass::backward_data) {
         cast_out(launch, conv_.x, scratch + x_at_, a.x);
       } else if (!reads_weight() && pairs() != Pairs::none) {
@@ -113,7 +118,13 @@ class ConvolutionKernel final : public Kernel {
     }
     plans.prefer_float_gradient(conv_.graph);
     if (conv_.graph.float_gradient) conv_.w.used = conv_.w.stored;
-    plan_ = plans.plan(conv_.graph);
+    ConvGraph& g = conv_.graph;
+    apart_ = (g.bias || g.relu) && !g.statistics && plans.try_plan(g) == nullptr;
+    if (apart_) {
+      relu_ = g.relu;
+      g.bias = g.relu = false;
+    }
+    plan_ = plans.plan(g);
   }
 
   void lay_out_workspace() {
@@ -190,6 +201,9 @@ class ConvolutionKernel final : public Kernel {
   }
 
   Convolution conv_;
+  // Bias and relu come in a kernel of their own, as cuDNN has no engine with them: some versions
+  // have none for depthwise convolutions in 16 bits.
+  bool apart_ = false, relu_ = false;
   TakeArguments take_;
   Context& context_;
   std::shared_ptr<const Plan> plan_;

@@ -1,13 +1,15 @@
 // conv_batch_norm, backward: one pass over dy, sums in two deterministic stages, and dx.
-// A thread has eight channels and goes along rows of bins: it computes y's sign again from x, adds
-// up g and g times the patch (ten sums a channel, 256 terms in float, then warps, then in double),
-// and what g scale gives dx, which the lanes of a place add. A row of g reaches three rows of dx:
-// each gets a plane of its own, so that nobody adds to what another wrote. The last kernel adds the
-// planes and the terms of the statistics, which are of the order of a 5x5 convolution of x:
+// A thread has eight channels and goes from place to place: it computes y's sign again from x, adds
+// up g and g times the patch (K + 1 sums a channel, 256 terms in float, then warps, then in
+// double), and, of a map, what g scale gives dx, which the lanes of a place add. A row of g reaches
+// three rows of dx: each gets a plane of its own, so that nobody adds to what another wrote. The
+// last kernel adds the planes and the terms of the statistics, which are of the order of a 5x5
+// convolution of x:
 //   dx = sum over the nine places r whose patch has it, as tap i, of plane + e_i + Q_i . (p_r - m)
 //   Q = sum_c c1 w w^T,  e = sum_c c0 w,  c0 = -scale dbeta / M,  c1 = -scale invstd dgamma / M
-// Layout: x [N][T][F] float, dy [N][T][F][C]. Bytes a place: b C read, of b bytes an element, and
-// 36 of planes and x; norm and convolution one by one move 7 b C. 27 C multiply-adds a place.
+// Layout: x [N][T][F] float, dy [N][T'][F'][C]. Bytes a place: b C read, of b bytes an element, and
+// 36 of planes and x; norm and convolution one by one move 7 b C. 27 C multiply-adds a place. Of a
+// waveform no planes, 6 b C and 2 K C.
 // measured: never run on a GPU yet
 #include "backends/cuda/conv_batch_norm.h"
 #include "backends/cuda/device/patch.cuh"
@@ -21,37 +23,38 @@ namespace {
 constexpr int kWalkers = 128;
 constexpr int kWalkerWarps = kWalkers / kWarp;
 
-constexpr int kChannelSums = kPatch + 1;  // of a channel: g times each value of the patch, and g
+// Of a channel: g times each value of the patch, and g.
+template <int kTaps>
+constexpr int kChannelSums = kTaps + 1;
 
-// Rows cut into chunks, one a block: what a chunk holds depends on the shape alone.
-struct RowChunks {
-  uint32_t rows, together;  // together: at a time, a row the lanes of a place
-  uint32_t each;            // turns of a block
+// Tiles cut into chunks, one a block: what a chunk holds depends on the shape alone.
+template <typename Patches>
+struct Chunks {
+  typename Patches::Tiles tiles;
+  uint32_t each;  // tiles of a block
   uint32_t count;
 
-  explicit RowChunks(const Map& map)
-      : rows(static_cast<uint32_t>(map.n * map.t)),
-        together(static_cast<uint32_t>(kWalkers * kChannelBlock / map.c)) {
+  explicit Chunks(const ConvOfOne& conv, const float* x = nullptr)
+      : tiles(conv, x, kWalkers * kChannelBlock / conv.channels) {
     // All blocks should fill the largest device (some 150 multiprocessors, two blocks each) a few
     // times, and 256 terms in float stay near sixteen roundings.
     constexpr int64_t kBlocks = 1024, kTerms = 256;
-    const int64_t turns = ceil_div(rows, together);
-    const int64_t most = larger<int64_t>(1, kTerms / map.f);
-    each = static_cast<uint32_t>(smaller(ceil_div(turns, kBlocks), most));
-    count = static_cast<uint32_t>(ceil_div(turns, each));
+    const int64_t most = larger<int64_t>(1, kTerms / tiles.terms);
+    each = static_cast<uint32_t>(smaller(ceil_div(tiles.count, kBlocks), most));
+    count = static_cast<uint32_t>(ceil_div(tiles.count, each));
   }
 };
 
-template <typename T>
+template <typename Patches, typename T>
 struct Backward {
-  Frames frames;
-  RowChunks chunks;
+  Chunks<Patches> chunks;
   uint32_t vectors;  // of eight channels, a power of two
   float floor;       // relu: values at or below it have no gradient
   const float *w, *gamma, *beta, *invstd, *moments;
   const T* dy;
   double* partial;  // (channel, sum, chunk)
   float* planes;    // (3, N, T, F), or null: towards dx, by row of the filters
+  int64_t places;   // of a plane
 };
 
 // As in PyTorch, a NaN lets the gradient of the relu through.
@@ -66,7 +69,7 @@ class RowSpread {
       : planes_(planes), size_(size), vectors_(vectors), vector_(vector) {}
   // Bin f has nothing to come. All lanes of a warp call it; those of a place keep a bin each until
   // they have one all, and write neighbours.
-  PANNS_DEVICE void finish(int64_t row_at, uint32_t f, uint32_t bins, bool real) {
+  PANNS_DEVICE void finish(const MapPatches::Tiles::Row& row, uint32_t f) {
     const uint32_t turn = f & (vectors_ - 1);
     float sum[3] = {part[0][0], part[1][0], part[2][0]};
     for (uint32_t mask = vectors_ / 2; mask > 0; mask /= 2) {
@@ -75,9 +78,9 @@ class RowSpread {
     }
     PANNS_UNROLL
     for (int i = 0; i < 3; ++i) kept_[i] = turn == vector_ ? sum[i] : kept_[i];
-    if ((turn + 1 < vectors_ && f + 1 < bins) || vector_ > turn || !real) return;
+    if ((turn + 1 < vectors_ && f + 1 < row.places) || vector_ > turn || !row.real) return;
     PANNS_UNROLL
-    for (int i = 0; i < 3; ++i) planes_[i * size_ + row_at + f - turn + vector_] = kept_[i];
+    for (int i = 0; i < 3; ++i) planes_[i * size_ + row.first + f - turn + vector_] = kept_[i];
   }
   PANNS_DEVICE void step() {
     PANNS_UNROLL
@@ -95,62 +98,70 @@ class RowSpread {
   uint32_t vectors_, vector_;
 };
 
-template <typename T>
-__global__ void __launch_bounds__(kWalkers, 2) sums_kernel(Backward<T> a) {
-  constexpr int W = kChannelBlock;
-  const uint32_t vector = threadIdx.x % a.vectors, bins = a.frames.bins;
-  const Channels channels(vector, a.w, a.gamma, a.beta, a.invstd, a.moments);
-  const float center = center_of(a.moments);
+template <typename Patches, typename T>
+__global__ void __launch_bounds__(kWalkers, 2) sums_kernel(Backward<Patches, T> a) {
+  constexpr int W = kChannelBlock, kTaps = Patches::kTaps, kSums = kChannelSums<kTaps>;
+  constexpr bool kSpreads = std::is_same_v<Patches, MapPatches>;
+  const auto& tiles = a.chunks.tiles;
+  const uint32_t vector = threadIdx.x % a.vectors, group = threadIdx.x / a.vectors;
+  const Channels<kTaps> channels(vector, a.w, a.gamma, a.beta, a.invstd, a.moments);
+  const float center = center_of<kTaps>(a.moments);
   const int64_t stride = int64_t{a.vectors} * W;
-  float sums[W][kChannelSums] = {};
-  for (uint32_t turn = 0; turn < a.chunks.each; ++turn) {
-    const uint32_t wanted =
-        (blockIdx.x * a.chunks.each + turn) * a.chunks.together + threadIdx.x / a.vectors;
-    // Beyond the last row the lanes walk along with no gradient.
-    const bool real = wanted < a.chunks.rows;
-    const uint32_t row = real ? wanted : a.chunks.rows - 1;
-    const float floor = real ? a.floor : INFINITY;
-    const int64_t row_at = int64_t{row} * bins;
-    const T* dy = a.dy + row_at * stride + int64_t{vector} * W;
-    Walk walk(a.frames.along(row), center);
-    RowSpread spread(a.planes, int64_t{a.chunks.rows} * bins, a.vectors, vector);
+  float sums[W][kSums] = {};
+  const uint32_t begin = blockIdx.x * a.chunks.each;
+  const uint32_t end = smaller(begin + a.chunks.each, tiles.count);
+  for (uint32_t tile = begin; tile < end; ++tile) {
+    auto walk = tiles.enter(tile, group, center);
+    const float floor = walk.real ? a.floor : INFINITY;
+    const T* dy = a.dy + walk.first * stride + int64_t{vector} * W;
+    RowSpread spread(a.planes, a.places, a.vectors, vector);
+    // Asked for two places ahead, as the arithmetic of one may be shorter than the wait; the last
+    // one again, as a branch would have to wait for it.
+    const auto advance = [&](uint32_t f) { dy += f < walk.places ? walk.stride * stride : 0; };
     Fetched<T> next = fetch(dy);
-    for (uint32_t f = 0; f < bins; ++f) {
+    advance(1);
+    Fetched<T> after = fetch(dy);
+    for (uint32_t f = 0; f < walk.places; ++f) {
       const Pack<W> arrived = unpack(next);
-      // Asked for a bin ahead, whose arithmetic hides the wait; the last one again, as a branch
-      // would have to wait for it.
-      dy += f + 1 < bins ? stride : 0;
-      next = fetch(dy);
+      next = after;
+      advance(f + 2);
+      after = fetch(dy);
       walk.step();
       PANNS_UNROLL
       for (int k = 0; k < W; ++k) {
         const float g = through(arrived.v[k], channels(k, walk.p), floor);
-        sums[k][kPatch] += g;
+        sums[k][kTaps] += g;
         PANNS_UNROLL
-        for (int i = 0; i < kPatch; ++i) {
-          sums[k][i] = fmaf(g, walk.p[i / 3][i % 3], sums[k][i]);
-          spread.part[i / 3][i % 3] =
-              fmaf(g, channels.w[k][i / 3][i % 3], spread.part[i / 3][i % 3]);
+        for (int i = 0; i < kTaps; ++i) {
+          sums[k][i] = fmaf(g, walk.p[i], sums[k][i]);
+          if constexpr (kSpreads) {
+            spread.part[i / 3][i % 3] = fmaf(g, channels.w[k][i], spread.part[i / 3][i % 3]);
+          }
         }
       }
-      if (a.planes != nullptr && f > 0) spread.finish(row_at, f - 1, bins, real);
-      spread.step();
+      if constexpr (kSpreads) {
+        if (a.planes != nullptr && f > 0) spread.finish(walk, f - 1);
+        spread.step();
+      }
     }
-    if (a.planes != nullptr) spread.finish(row_at, bins - 1, bins, real);
+    if constexpr (kSpreads) {
+      if (a.planes != nullptr) spread.finish(walk, walk.places - 1);
+    }
   }
 
+  __syncthreads();                         // nobody reads x from shared memory
   float* shared = shared_memory<float>();  // (warp, channel, sum)
-  const uint32_t values = a.vectors * W * kChannelSums, lane = threadIdx.x % kWarp;
+  const uint32_t values = a.vectors * W * kSums, lane = threadIdx.x % kWarp;
   PANNS_UNROLL
   for (int k = 0; k < W; ++k) {
     PANNS_UNROLL
-    for (int i = 0; i < kChannelSums; ++i) {
+    for (int i = 0; i < kSums; ++i) {
       float sum = sums[k][i];
       for (uint32_t mask = kWarp / 2; mask >= a.vectors; mask /= 2) {
         sum += __shfl_xor_sync(~0u, sum, static_cast<int>(mask));
       }
       if (lane < a.vectors) {
-        shared[threadIdx.x / kWarp * values + (vector * W + k) * kChannelSums + i] = sum;
+        shared[threadIdx.x / kWarp * values + (vector * W + k) * kSums + i] = sum;
       }
     }
   }
@@ -172,32 +183,34 @@ struct Gradients {
 };
 
 // A block a channel, a warp a sum.
-constexpr int kJoiners = kChannelSums * kWarp;
-__global__ void __launch_bounds__(kJoiners) join_kernel(Gradients a) {
+template <int kTaps>
+constexpr int kSumJoiners = kChannelSums<kTaps>* kWarp;
+template <int kTaps>
+__global__ void __launch_bounds__(kSumJoiners<kTaps>) join_kernel(Gradients a) {
   double* sums = shared_memory<double>();
   const uint32_t c = blockIdx.x, which = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const double* partial = a.partial + (int64_t{c} * kChannelSums + which) * a.chunks;
+  const double* partial = a.partial + (int64_t{c} * kChannelSums<kTaps> + which) * a.chunks;
   double sum = 0;
   for (uint32_t i = lane; i < a.chunks; i += kWarp) sum += partial[i];
   sum = warp_sum(sum);
   if (lane == 0) sums[which] = sum;
   __syncthreads();
-  if (threadIdx.x >= kPatch) return;
+  if (threadIdx.x >= kTaps) return;
   const int i = threadIdx.x;
-  const float *w = a.w + c * kPatch, *covariance = a.moments + kPatch;
-  const float center = center_of(a.moments);
+  const float *w = a.w + c * kTaps, *covariance = a.moments + kTaps;
+  const float center = center_of<kTaps>(a.moments);
   // The sums are of patches less the center.
-  const double of_g = sums[kPatch];
+  const double of_g = sums[kTaps];
   const auto from_mean = [&](int k) { return sums[k] + of_g * (double{center} - a.moments[k]); };
   const double invstd = a.invstd[c], scale = invstd * a.gamma[c];
   double along = 0, of_gx = 0;
-  for (int k = 0; k < kPatch; ++k) {
-    along += double{covariance[i * kPatch + k]} * w[k];
+  for (int k = 0; k < kTaps; ++k) {
+    along += double{covariance[i * kTaps + k]} * w[k];
     of_gx += w[k] * from_mean(k);
   }
   of_gx *= invstd;
   if (a.dw != nullptr) {
-    a.dw[c * kPatch + i] = static_cast<float>(scale * (from_mean(i) - invstd * of_gx * along));
+    a.dw[c * kTaps + i] = static_cast<float>(scale * (from_mean(i) - invstd * of_gx * along));
   }
   if (i != 0) return;
   if (a.dgamma != nullptr) a.dgamma[c] = static_cast<float>(of_gx);
@@ -205,6 +218,8 @@ __global__ void __launch_bounds__(kJoiners) join_kernel(Gradients a) {
   a.c0[c] = static_cast<float>(-scale * of_g / a.places);
   a.c1[c] = static_cast<float>(-scale * invstd * of_gx / a.places);
 }
+
+constexpr int kPatch = MapPatches::kTaps;
 
 struct Spread {
   Columns columns;
@@ -238,7 +253,7 @@ struct Terms {
 __global__ void __launch_bounds__(kThreads) spread_kernel(Spread a) {
   float* q = shared_memory<float>();
   const uint32_t tap = threadIdx.x / kPatch, other = threadIdx.x % kPatch;
-  const float center = center_of(a.moments);
+  const float center = center_of<kPatch>(a.moments);
   if (tap < kPatch) {
     float sum = 0;
     for (uint32_t c = 0; c < a.channels; ++c) {
@@ -297,52 +312,82 @@ __global__ void __launch_bounds__(kThreads) spread_kernel(Spread a) {
   }
 }
 
-// Scratch, in this order: the chunks' sums, two rows of channels, three planes.
+// Scratch, in this order: the chunks' sums, two rows of channels, three planes where dx is spread.
 struct BackwardWorkspace {
-  explicit BackwardWorkspace(const Map& map, void* workspace = nullptr) : chunks(map) {
+  BackwardWorkspace(const ConvOfOne& conv, int64_t chunks, int64_t planes_each, void* workspace) {
+    const int64_t sums = conv.channels * (conv.taps() + 1) * chunks;
     partial = static_cast<double*>(workspace);
-    c0 = reinterpret_cast<float*>(partial + map.c * kChannelSums * chunks.count);
-    c1 = c0 + map.c;
-    planes = c1 + map.c;
-    bytes = map.c * kChannelSums * chunks.count * static_cast<int64_t>(sizeof(double)) +
-            (2 * map.c + 3 * map.pixels()) * static_cast<int64_t>(sizeof(float));
+    c0 = reinterpret_cast<float*>(partial + sums);
+    c1 = c0 + conv.channels;
+    planes = c1 + conv.channels;
+    bytes = sums * static_cast<int64_t>(sizeof(double)) +
+            (2 * conv.channels + planes_each) * static_cast<int64_t>(sizeof(float));
   }
-  RowChunks chunks;
   int64_t bytes;
   double* partial;
   float *c0, *c1, *planes;
 };
 
-}  // namespace
+template <typename Patches>
+BackwardWorkspace backward_workspace(const ConvOfOne& conv, void* workspace = nullptr) {
+  const int64_t planes = std::is_same_v<Patches, MapPatches> ? 3 * conv.x.pixels() : 0;
+  return {conv, Chunks<Patches>(conv).count, planes, workspace};
+}
 
-int64_t conv_batch_norm_backward_workspace(const Map& map) { return BackwardWorkspace(map).bytes; }
-
-void conv_batch_norm_backward(const Launch& launch, const BatchNorm& norm, const Map& map,
-                              const ConvBatchNormBackward& a, void* workspace) {
-  check_conv_batch_norm(norm, map);
-  const BackwardWorkspace work(map, workspace);
-  const auto channels = static_cast<uint32_t>(map.c);
-  const uint32_t vectors = channels / kChannelBlock;
+// All but dx.
+template <typename Patches>
+void sum(const Launch& launch, const BatchNorm& norm, const ConvOfOne& conv,
+         const ConvBatchNormBackward& a, const BackwardWorkspace& work) {
+  constexpr int kTaps = Patches::kTaps;
+  const Map map = conv.y();
+  const Chunks<Patches> chunks(conv, a.x);
+  const auto vectors = static_cast<uint32_t>(map.c / kChannelBlock);
   with_storage(map.storage(), [&](auto element) {
     using T = decltype(element);
-    enqueue(launch, "conv_batch_norm_backward", sums_kernel<T>,
-            {.x = work.chunks.count,
-             .threads = kWalkers,
-             .shared = sizeof(float) * kWalkerWarps * channels * kChannelSums},
-            Backward<T>{Frames(a.x, map), work.chunks, vectors, norm.relu ? 0.0f : -INFINITY, a.w,
-                        a.gamma, a.beta, a.invstd, a.moments, static_cast<const T*>(a.dy),
-                        work.partial, a.dx != nullptr ? work.planes : nullptr});
+    const size_t reduced = sizeof(float) * kWalkerWarps * map.c * kChannelSums<kTaps>;
+    enqueue(
+        launch, "conv_batch_norm_backward", sums_kernel<Patches, T>,
+        {.x = chunks.count,
+         .threads = kWalkers,
+         .shared = larger(reduced, chunks.tiles.shared_bytes())},
+        Backward<Patches, T>{chunks, vectors, norm.relu ? 0.0f : -INFINITY, a.w, a.gamma, a.beta,
+                             a.invstd, a.moments, static_cast<const T*>(a.dy), work.partial,
+                             a.dx != nullptr ? work.planes : nullptr, map.pixels()});
   });
-  enqueue(launch, "conv_batch_norm_backward", join_kernel,
-          {.x = map.c, .threads = kJoiners, .shared = kChannelSums * sizeof(double)},
-          Gradients{work.partial, work.chunks.count, static_cast<double>(map.pixels()), a.w,
-                    a.gamma, a.invstd, a.moments, a.dgamma, a.dbeta, a.dw, work.c0, work.c1});
-  if (a.dx == nullptr) return;
-  const Columns columns(map);
-  enqueue(launch, "conv_batch_norm_backward", spread_kernel,
-          {.x = columns.blocks(), .shared = sizeof(float) * kPatch * (kPatch + 1)},
-          Spread{columns, map.pixels(), channels, a.x, a.w, a.moments, work.c0, work.c1,
-                 work.planes, a.dx});
+  enqueue(
+      launch, "conv_batch_norm_backward", join_kernel<kTaps>,
+      {.x = map.c, .threads = kSumJoiners<kTaps>, .shared = kChannelSums<kTaps> * sizeof(double)},
+      Gradients{work.partial, chunks.count, static_cast<double>(map.pixels()), a.w, a.gamma,
+                a.invstd, a.moments, a.dgamma, a.dbeta, a.dw, work.c0, work.c1});
+}
+
+}  // namespace
+
+int64_t conv_batch_norm_backward_workspace(const ConvOfOne& conv) {
+  int64_t bytes = 0;
+  with_patches(conv,
+               [&](auto patches) { bytes = backward_workspace<decltype(patches)>(conv).bytes; });
+  return bytes;
+}
+
+void conv_batch_norm_backward(const Launch& launch, const BatchNorm& norm, const ConvOfOne& conv,
+                              const ConvBatchNormBackward& a, void* workspace) {
+  check_conv_batch_norm(norm, conv);
+  with_patches(conv, [&](auto patches) {
+    using Patches = decltype(patches);
+    const BackwardWorkspace work = backward_workspace<Patches>(conv, workspace);
+    PANNS_CHECK((std::is_same_v<Patches, MapPatches>) || a.dx == nullptr, "ERR_PANNS_UNSUPPORTED",
+                "conv_batch_norm_backward",
+                "expected nothing that trains before a convolution of a waveform; run conv and "
+                "batch_norm one by one");
+    sum<Patches>(launch, norm, conv, a, work);
+    if (a.dx == nullptr) return;
+    const Columns columns(conv.x);
+    enqueue(launch, "conv_batch_norm_backward", spread_kernel,
+            {.x = columns.blocks(), .shared = sizeof(float) * kPatch * (kPatch + 1)},
+            Spread{columns, conv.x.pixels(), static_cast<uint32_t>(conv.channels), a.x, a.w,
+                   a.moments, work.c0, work.c1, work.planes, a.dx});
+  });
 }
 
 }  // namespace panns::cuda

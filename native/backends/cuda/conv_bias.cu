@@ -1,4 +1,4 @@
-// db[c] = sum over rows of dy[row][c].
+// db[c] = sum over rows of dy[row][c]; and y[row][c] += bias[c], with relu, in place.
 //
 // dy: [rows][columns], any storage; db: float32. Pass one: a block of 32 x 8 threads adds a chunk
 // of rows of 32 columns, eight rows side by side, and then the eight sums in order. Pass two: a
@@ -7,6 +7,7 @@
 //
 // measured: never run on a GPU yet
 #include "backends/cuda/conv_bias.h"
+#include "backends/cuda/device/divisor.cuh"
 #include "backends/cuda/device/enqueue.cuh"
 #include "backends/cuda/device/pack.cuh"
 
@@ -49,6 +50,23 @@ __global__ void __launch_bounds__(kThreads)
   db[column] = static_cast<float>(total);
 }
 
+template <typename T, int W>
+__global__ void __launch_bounds__(kThreads)
+    add_bias_kernel(uint32_t count, Divisor vectors, uint32_t channels, float floor,
+                    const float* bias, T* y) {
+  const uint32_t step = gridDim.x * kThreads;
+  for (uint32_t i = blockIdx.x * kThreads + threadIdx.x; i < count; i += step) {
+    const uint32_t first = divide(i, vectors).rest * W;
+    Pack<W> out = load<W>(y + int64_t{i} * W);
+    PANNS_UNROLL
+    for (int k = 0; k < W; ++k) {
+      const float z = out.v[k] + (first + k < channels ? bias[first + k] : 0.0f);
+      out.v[k] = z < floor ? floor : z;
+    }
+    store<W>(y + int64_t{i} * W, out);
+  }
+}
+
 template <typename T>
 void chunk_sums(const Launch& launch, int64_t rows, int64_t columns, const T* x, float* sums) {
   const Grid grid{.x = ceil_div(rows, kChunk),
@@ -80,6 +98,25 @@ void column_sums(const Launch& launch, int64_t rows, int64_t columns, int64_t co
   }
   enqueue(launch, "column_sums", add_chunks_kernel, {.x = ceil_div(count, kThreads)},
           ceil_div(rows, kChunk), columns, count, sums, db);
+}
+
+void add_bias(const Launch& launch, int64_t rows, int64_t columns, int64_t count, Storage type,
+              const float* bias, bool relu, void* y) {
+  const auto run = [&](auto element, auto width) {
+    using T = decltype(element);
+    const int64_t vectors = rows * columns / width;
+    expect_indexable(vectors, "conv bias");
+    enqueue(launch, "conv bias", add_bias_kernel<T, width>, striding(launch, vectors),
+            static_cast<uint32_t>(vectors), Divisor(columns / width), static_cast<uint32_t>(count),
+            relu ? 0.0f : -INFINITY, bias, static_cast<T*>(y));
+  };
+  with_storage(type, [&](auto element) {
+    if (columns % kChannelBlock == 0) {
+      run(element, std::integral_constant<int, 8>{});
+    } else {
+      run(element, std::integral_constant<int, 1>{});
+    }
+  });
 }
 
 }  // namespace panns::cuda

@@ -12,4 +12,9 @@ int64_t column_sums_workspace(int64_t rows, int64_t columns);
 void column_sums(const Launch& launch, int64_t rows, int64_t columns, int64_t count, Storage type,
                  const void* dy, float* db, void* workspace);
 
+// y = y + bias over rows of `columns` channels, of which the first `count` have one, and where
+// `relu` what is positive of it: for an engine without that epilogue.
+void add_bias(const Launch& launch, int64_t rows, int64_t columns, int64_t count, Storage type,
+              const float* bias, bool relu, void* y);
+
 }  // namespace panns::cuda

@@ -143,6 +143,8 @@ void read_notes(const CudnnApi& api, Candidate& c) {
     c.converts_down |= numerical[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS;
     c.reduced_sums |= numerical[i] == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION;
     c.nondeterministic |= numerical[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC;
+    c.transforms |=
+        numerical[i] == CUDNN_NUMERICAL_NOTE_FFT || numerical[i] == CUDNN_NUMERICAL_NOTE_WINOGRAD;
   }
   cudnnBackendBehaviorNote_t behavior[kMostNotes];
   const int64_t behaviors =

@@ -77,6 +77,7 @@ struct Candidate {
   int64_t engine = 0;
   bool runtime_compiled = false, tensor_core = false, converts_down = false,
        nondeterministic = false, needs_cublaslt = false, reduced_sums = false;
+  bool transforms = false;  // products of transformed values: Winograd's, Fourier's
 };
 
 // A graph's descriptors, and the questions that can be asked about it.

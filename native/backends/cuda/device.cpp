@@ -36,17 +36,23 @@ PairBins pair_bins_of(const std::string& name) {
   return name == "always" ? PairBins::always : PairBins::never;
 }
 
-// cuDNN's handle, made on the current device.
+// cuDNN's handle, made on the current device, and given back on it.
 class Handle {
  public:
-  explicit Handle(const CudnnApi& api) : api_(api) { api.check(api.create(&raw_), "cudnnCreate"); }
-  ~Handle() { api_.destroy(raw_); }
+  Handle(const CudnnApi& api, int ordinal) : api_(api), ordinal_(ordinal) {
+    api.check(api.create(&raw_), "cudnnCreate");
+  }
+  ~Handle() {
+    cudaSetDevice(ordinal_);
+    api_.destroy(raw_);
+  }
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
   cudnnHandle_t raw() const { return raw_; }
 
  private:
   const CudnnApi& api_;
+  int ordinal_;
   cudnnHandle_t raw_ = nullptr;
 };
 
@@ -79,7 +85,7 @@ class CudaDevice final : public backends::Device {
       : math_(math_of(options.precision)),
         ordinal_(select_device(options.index)),
         api_(cudnn()),
-        handle_(api_) {
+        handle_(api_, ordinal_) {
     cudaDeviceProp properties;
     PANNS_CUDA(cudaGetDeviceProperties(&properties, ordinal_));
     int driver = 0;
@@ -113,7 +119,9 @@ class CudaDevice final : public backends::Device {
     if (math_ != Math::fp16) return;
     const LossScale first;
     loss_scale_ = allocate_device_memory(ordinal_, sizeof(first));
-    PANNS_CUDA(cudaMemcpy(loss_scale_->data(), &first, sizeof(first), cudaMemcpyHostToDevice));
+    PANNS_CUDA(cudaMemcpyAsync(loss_scale_->data(), &first, sizeof(first), cudaMemcpyHostToDevice,
+                               cudaStreamPerThread));
+    PANNS_CUDA(cudaStreamSynchronize(cudaStreamPerThread));
     context_.loss_scale = reinterpret_cast<LossScale*>(loss_scale_->data());
   }
 

@@ -60,7 +60,9 @@ Run run_of(const ops::TensorSpec& v, const Context& context);
 // Bytes that a value takes.
 size_t bytes_of(const ops::TensorSpec& v, const Context& context);
 
+// Also makes the device the thread's current one: another model's may be it.
 inline Launch launch_on(Stream& stream, const Context& context) {
+  PANNS_CUDA(cudaSetDevice(context.ordinal));
   return {cuda_stream(stream).raw(), context.multiprocessors};
 }
 

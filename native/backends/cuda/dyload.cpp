@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 
 #include "core/elf.h"
@@ -77,13 +78,25 @@ std::vector<std::string> parts_of(const std::string& list) {
   return parts;
 }
 
-// Where the python3 of the PATH is installed: bin/python3's parent folder. An environment's own
-// bin/python3 is a link to another Python's, and is not followed: the packages lie beside the link.
-std::string python_prefix() {
+// Where the python3 of the PATH may be installed: bin/python3's parent folder, and those of the
+// links it leads through. An environment's own bin/python3 is a link to another Python's, and has
+// the packages beside it; one of the system's may be a link to an environment's.
+std::vector<std::string> python_prefixes() {
+  constexpr int kMostLinks = 8;
+  std::vector<std::string> prefixes;
   for (const std::string& folder : parts_of(environment("PATH"))) {
-    if (!folder.empty() && access((folder + "/python3").c_str(), X_OK) == 0) return parent(folder);
+    std::string path = folder + "/python3";
+    if (folder.empty() || access(path.c_str(), X_OK) != 0) continue;
+    for (int link = 0; link < kMostLinks; ++link) {
+      prefixes.push_back(parent(parent(path)));
+      std::error_code none;
+      const auto to = std::filesystem::read_symlink(path, none);
+      if (none) break;
+      path = (std::filesystem::path(parent(path)) / to).lexically_normal().string();
+    }
+    break;
   }
-  return "";
+  return prefixes;
 }
 
 // The file that an open library came from, which may have been opened by its soname alone.
@@ -122,8 +135,9 @@ std::vector<std::string> library_folders() {
   };
   for (const auto& folder : parts_of(environment("PANNS_CUDA_LIB_DIRS"))) add(folder);
   for (const auto& folder : lines_of(own_folder() + "/" + kManifest)) add(folder);
-  for (const std::string& prefix :
-       {environment("VIRTUAL_ENV"), environment("CONDA_PREFIX"), python_prefix()}) {
+  std::vector<std::string> prefixes{environment("VIRTUAL_ENV"), environment("CONDA_PREFIX")};
+  for (const std::string& prefix : python_prefixes()) prefixes.push_back(prefix);
+  for (const std::string& prefix : prefixes) {
     if (prefix.empty()) continue;
     // Python's packages keep each library in a folder of its own: nvidia/cudnn/lib,
     // nvidia/cu13/lib. Debian's Python has its packages in dist-packages.

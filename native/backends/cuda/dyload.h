@@ -24,8 +24,8 @@ struct Library {
 
 // Folders to look in, in order: $PANNS_CUDA_LIB_DIRS (several are separated by ':'), those listed
 // in panns_cuda.libs beside this library, the nvidia packages of $VIRTUAL_ENV, of $CONDA_PREFIX and
-// of the first python3 on the PATH, then the toolkits of $CUDA_PATH, $CUDA_HOME and
-// /usr/local/cuda. Only folders that exist.
+// of the first python3 on the PATH, also where that is a link, then the toolkits of $CUDA_PATH,
+// $CUDA_HOME and /usr/local/cuda. Only folders that exist.
 std::vector<std::string> library_folders();
 
 // Opens soname from the first folder that has it, else from where the system looks; what was opened

@@ -76,9 +76,10 @@ std::unique_ptr<backends::Memory> allocate_device_memory(int ordinal, size_t byt
   if (status == cudaErrorMemoryAllocation) out_of_memory(bytes);
   check(status, "cudaMalloc");
   auto memory = std::make_unique<DeviceMemory>(ordinal, static_cast<std::byte*>(data), bytes);
-  PANNS_CUDA(cudaMemset(data, 0, bytes));
-  // A stream that does not wait for the default one must not see the memory before it is clear.
-  PANNS_CUDA(cudaDeviceSynchronize());
+  // On a stream that no other thread's capture takes part in: neither the device as a whole nor the
+  // default stream may be waited for while one is open. Others must not see the memory before.
+  PANNS_CUDA(cudaMemsetAsync(data, 0, bytes, cudaStreamPerThread));
+  PANNS_CUDA(cudaStreamSynchronize(cudaStreamPerThread));
   return memory;
 }
 

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <mutex>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "backends/cuda/check.h"
 #include "backends/cuda/dyload.h"
@@ -97,10 +99,8 @@ class NcclCollective final : public backends::Collective {
     stage_ = allocate_device_memory(ordinal_, kStageBytes);
     join(id);
   }
-  ~NcclCollective() override {
-    // In agreement it has been left; else the others may hang, and this does not wait for them.
-    if (comm_ != nullptr) nccl_.comm_abort(comm_);
-  }
+  // In agreement it has been left; else the others may hang, and this does not wait for them.
+  ~NcclCollective() override { drop(); }
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -158,10 +158,17 @@ class NcclCollective final : public backends::Collective {
 
   void wait(backends::Stream& stream) override { wait(cuda_stream(stream).raw()); }
 
+  std::shared_ptr<void> before_end(std::function<void()> drop) override {
+    auto kept = std::make_shared<std::function<void()>>(std::move(drop));
+    before_end_.push_back(kept);
+    return kept;
+  }
+
   void abandon() override { drop(); }
 
   void leave() override {
     if (comm_ == nullptr) return;
+    drop_captured();
     check(nccl_.comm_finalize(comm_), "ncclCommFinalize");
     check(nccl_.comm_destroy(std::exchange(comm_, nullptr)), "ncclCommDestroy");
   }
@@ -283,7 +290,17 @@ class NcclCollective final : public backends::Collective {
 
   // Ends what waits on the device for the others, too.
   void drop() {
-    if (comm_ != nullptr) nccl_.comm_abort(std::exchange(comm_, nullptr));
+    if (comm_ == nullptr) return;
+    drop_captured();
+    nccl_.comm_abort(std::exchange(comm_, nullptr));
+  }
+
+  // NCCL ends, and is aborted, only when no graph holds work of its own any more: it waits for that
+  // without end.
+  void drop_captured() {
+    for (const auto& kept : std::exchange(before_end_, {})) {
+      if (const auto drop = kept.lock()) (*drop)();
+    }
   }
 
   const Nccl& nccl_;
@@ -293,6 +310,7 @@ class NcclCollective final : public backends::Collective {
   std::unique_ptr<CudaStream> control_, beside_;
   std::unique_ptr<backends::Memory> stage_;
   nccl::Comm comm_ = nullptr;
+  std::vector<std::weak_ptr<std::function<void()>>> before_end_;
 };
 
 }  // namespace

@@ -191,9 +191,9 @@ __global__ void __launch_bounds__(kThreads)
   state->grad_norm = static_cast<float>(norm);
   state->grad_scale = static_cast<float>(scale);
   // This update is what it is; what comes behind it is not done. A loss scale goes on with half of
-  // it.
-  const bool fails = loss == nullptr && !is_finite(state->grad_norm);
-  if (state->max_norm > 0 && fails) state->gate = state->grad_norm;
+  // it, while there is any sense in that.
+  const bool fails = loss != nullptr ? loss->scale < LossScale::kLeast : state->max_norm > 0;
+  if (fails && !is_finite(state->grad_norm)) state->gate = state->grad_norm;
 }
 
 bool aligned(std::initializer_list<const void*> addresses) {

@@ -47,10 +47,12 @@ void sgd(const Launch& launch, const Sgd& sgd, const backends::StepState* state,
 
 // What a float16 backward pass multiplies the loss by, so that small gradients are not lost, in
 // device memory. It doubles after kSteps steps without an overflow; a step that overflows is left
-// out and halves it, as torch.amp.GradScaler does.
+// out and halves it, as torch.amp.GradScaler does. Gradients that overflow with kLeast, fairseq's
+// bound too, would do so with any scale: they have grown without end, or are infinite or NaN by
+// themselves.
 struct LossScale {
   static constexpr uint32_t kSteps = 2000;
-  static constexpr float kFirst = 65536;
+  static constexpr float kFirst = 65536, kLeast = 1e-4f;
 
   float scale = kFirst;
   uint32_t good_steps = 0;
@@ -62,8 +64,9 @@ struct LossScale {
 // grad_scale is 1 and the gradients are not read.
 // With a loss scale, null for none, they always are: norm and grad_scale are those of the gradients
 // divided by it, and grad_scale is 0 when they overflowed.
-// Where the state's gate is closed, grad_scale is 0 and nothing else is written; clipping by a norm
-// that is not finite closes it where there is no loss scale.
+// Where the state's gate is closed, grad_scale is 0 and nothing else is written. A norm that is not
+// finite closes it: of gradients that are clipped, or if there is a loss scale, where that has
+// fallen below its least.
 int64_t grad_norm_partials(int64_t count);  // doubles that an array leaves
 void grad_norm_add(const Launch& launch, const backends::StepState* state, int64_t count,
                    const float* grad, int64_t first, void* workspace,

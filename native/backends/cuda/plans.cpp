@@ -51,7 +51,8 @@ std::string default_plan_folder() {
 
 bool admissible(const ConvGraph& graph, const Candidate& c, bool deterministic) {
   if (c.needs_cublaslt || c.reduced_sums) return false;
-  if (graph.math == Math::fp32 && (c.tensor_core || c.converts_down)) return false;
+  const bool rounds = c.tensor_core || c.converts_down || c.transforms;
+  if (graph.math == Math::fp32 && rounds) return false;
   // Sums over a map in an epilogue are added by atomic operations, which no note tells.
   if (deterministic && (c.nondeterministic || graph.statistics)) return false;
   return true;

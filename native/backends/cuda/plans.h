@@ -33,8 +33,9 @@ struct PlanOptions {
 // none of the variables is set.
 std::string default_plan_folder();
 
-// Whether an engine computes what the graph's arithmetic promises. Float engines that round their
-// inputs or sums, and those that need cuBLASLt, which is not among the libraries, never do.
+// Whether an engine computes what the graph's arithmetic promises. Float engines that round or
+// transform their inputs, or round sums, and those that need cuBLASLt, which is not among the
+// libraries, never do.
 bool admissible(const ConvGraph& graph, const Candidate& candidate, bool deterministic);
 
 class Plans {

@@ -142,8 +142,9 @@ void CudaStream::drop_capture() {
 void CudaStream::begin_capture() {
   drop_capture();
   PANNS_CUDA(cudaSetDevice(ordinal_));
-  // Thread-local: other threads (a second model, the audio engine) go on allocating meanwhile.
-  PANNS_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+  // Relaxed: a kernel's first launch may load its code, as a library's may, and NCCL's first
+  // exchange allocates. Other modes refuse such calls to this thread and lose the capture by them.
+  PANNS_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed));
   capturing_ = true;
 }
 

@@ -38,14 +38,13 @@ class CudaStream final : public backends::Stream {
   void await(const backends::Event& event) override;
   void begin_capture() override;
   std::unique_ptr<backends::Recording> end_capture() override;
+  void drop_capture() override;
   void launch(const backends::Recording& recording) override;
 
   cudaStream_t raw() const { return stream_; }
   int ordinal() const { return ordinal_; }
 
  private:
-  void drop_capture();
-
   struct Stage {
     std::unique_ptr<PinnedMemory> memory;
     cudaEvent_t read = nullptr;  // the device has read what was staged

@@ -31,6 +31,9 @@ namespace cuda_emulator {
 // Returns a cudaError_t.
 PANNS_EMULATOR_API int submit(CUstream_st* stream, std::function<void()> work);
 
+// Whether what the stream is given now is recorded.
+PANNS_EMULATOR_API bool records(CUstream_st* stream);
+
 // Whether these bytes lie in one piece of memory of the stream's device. Null holds no bytes.
 PANNS_EMULATOR_API bool reachable(CUstream_st* stream, const void* begin, size_t bytes);
 

@@ -11,7 +11,17 @@
 namespace cudnn_emulator {
 namespace {
 
-enum Index : int64_t { kRaces, kCublas, kReduces, kUnbuilt, kHungry, kTensorCore, kRounds, kPlain };
+enum Index : int64_t {
+  kRaces,
+  kCublas,
+  kReduces,
+  kUnbuilt,
+  kHungry,
+  kTensorCore,
+  kRounds,
+  kTransforms,
+  kPlain
+};
 
 bool is_convolution(Kind kind) { return kind <= Kind::backward_filter; }
 
@@ -282,6 +292,7 @@ const std::vector<Engine>& engines() {
        {CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION},
        kSome},
       {kRounds, {CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS}, {}, 2 * kSome},
+      {kTransforms, {CUDNN_NUMERICAL_NOTE_WINOGRAD}, {}, kSome},
       // One byte, so that whatever lies behind it is not where the allocator would put it.
       {kPlain, {}, {}, 3 * kSome + 1}};
   return all;
@@ -289,7 +300,8 @@ const std::vector<Engine>& engines() {
 
 std::vector<int64_t> proposed(cudnnBackendHeurMode_t mode) {
   if (mode == CUDNN_HEUR_MODE_A) {
-    return {kRaces, kCublas, kReduces, kUnbuilt, kHungry, kTensorCore, kRounds, kPlain};
+    return {kRaces,      kCublas, kReduces,    kUnbuilt, kHungry,
+            kTensorCore, kRounds, kTransforms, kPlain};
   }
   if (mode == CUDNN_HEUR_MODE_B) return {kTensorCore, kPlain};
   return {kPlain};
@@ -304,13 +316,18 @@ std::string refusal(const Engine& engine, const Graph& graph) {
   if (first.kind == Kind::backward_filter && depthwise && graph.operations.size() > 1) {
     return "no epilogue behind the gradient of a depthwise filter";
   }
+  // As cuDNN 9.19 on sm_90.
+  if (first.kind == Kind::forward && depthwise && graph.operations.size() > 1 &&
+      first.tensors[0].type != CUDNN_DATA_FLOAT) {
+    return "no epilogue behind a depthwise convolution in 16 bits";
+  }
   return "";
 }
 
 void compute(const Engine& engine, const Graph& graph, const std::map<int64_t, void*>& memory) {
   static int runs = 0;
   const bool rounds =
-      engine.index <= kCublas || engine.index == kTensorCore || engine.index == kRounds;
+      engine.index <= kCublas || (engine.index >= kTensorCore && engine.index <= kTransforms);
   std::map<int64_t, Values> inside;
   for (const Operation& o : graph.operations) {
     std::vector<Values> in;

@@ -14,6 +14,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -46,6 +48,8 @@ struct Room {
 struct panns::cuda::nccl::OpaqueComm {
   Room* room;
   int size, rank;
+  // Held by all work that a capture has recorded.
+  std::shared_ptr<int> captured = std::make_shared<int>();
 
   // Until all have come here.
   void meet() const {
@@ -91,7 +95,17 @@ int submit(const void* in, void* out, size_t bytes, nccl::Comm comm, cudaStream_
     std::fprintf(stderr, "emulated NCCL: %zu bytes that are not the stream's device's\n", bytes);
     return kUnusable;
   }
+  if (cuda_emulator::records(stream)) {
+    work = [work = std::move(work), held = comm->captured] { work(); };
+  }
   return cuda_emulator::submit(stream, std::move(work)) == 0 ? nccl::kSuccess : kFailed;
+}
+
+// NCCL waits, without end, until no graph holds work of the communicator any more.
+void await_graphs(const nccl::OpaqueComm& c) {
+  if (c.captured.use_count() == 1) return;
+  std::fprintf(stderr, "emulated NCCL: hangs, as a graph still holds work of it\n");
+  std::abort();
 }
 
 Room* open_room(const char* name, int flags) {
@@ -134,7 +148,11 @@ PANNS_EMULATOR_API int ncclCommInitRank(nccl::Comm* comm, int size, nccl::Unique
   return nccl::kSuccess;
 }
 
-PANNS_EMULATOR_API int ncclCommFinalize(nccl::Comm comm) { return comm != nullptr ? 0 : kUnusable; }
+PANNS_EMULATOR_API int ncclCommFinalize(nccl::Comm comm) {
+  if (comm == nullptr) return kUnusable;
+  await_graphs(*comm);
+  return nccl::kSuccess;
+}
 
 PANNS_EMULATOR_API int ncclCommDestroy(nccl::Comm comm) {
   munmap(comm->room, sizeof(Room));
@@ -143,6 +161,7 @@ PANNS_EMULATOR_API int ncclCommDestroy(nccl::Comm comm) {
 }
 
 PANNS_EMULATOR_API int ncclCommAbort(nccl::Comm comm) {
+  await_graphs(*comm);
   ++comm->room->aborted;
   return nccl::kSuccess;  // work of streams may still hold it
 }

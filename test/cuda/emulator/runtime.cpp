@@ -180,6 +180,9 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 cudaError_t cudaDeviceSynchronize() {
   const Lock lock(mutex());
   if (forbidden_by_capture()) return say(cudaErrorStreamCaptureUnsupported, kInCapture);
+  if (captures_on(current())) {
+    return say(cudaErrorStreamCaptureUnsupported, "the device, on which another thread captures");
+  }
   return advance_all(current());
 }
 

@@ -80,6 +80,9 @@ cudaError_t say(cudaError_t error);
 // The same, with a word on stderr: it is the program's mistake.
 cudaError_t say(cudaError_t error, const char* what);
 
+// Whether a stream of the device captures, in whatever thread: the device as a whole may not be
+// waited for then.
+bool captures_on(const Device& device);
 // Calls that may wait for the device, which a thread that captures may not make: breaks its
 // captures.
 bool forbidden_by_capture();

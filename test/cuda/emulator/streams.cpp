@@ -81,6 +81,11 @@ cudaError_t break_capture(CUstream_st& stream, const char* what) {
 
 }  // namespace
 
+bool captures_on(const Device& device) {
+  const auto captures = [](const auto& stream) { return stream->capture != nullptr; };
+  return std::any_of(device.streams.begin(), device.streams.end(), captures);
+}
+
 bool forbidden_by_capture() {
   for (CUstream_st* stream : captures) stream->capture_broken = true;
   return !captures.empty();
@@ -105,7 +110,11 @@ cudaError_t advance_all(Device& device) {
   return device.broken == cudaSuccess ? cudaSuccess : say(device.broken);
 }
 
-CUstream_st* real(cudaStream_t stream) { return stream != nullptr ? stream : &current().first; }
+// The default stream, whose work comes when a thread waits for its own one, is all threads' one.
+CUstream_st* real(cudaStream_t stream) {
+  const bool own = stream == nullptr || stream == cudaStreamLegacy || stream == cudaStreamPerThread;
+  return own ? &current().first : stream;
+}
 
 cudaError_t append(CUstream_st& stream, Work work) {
   if (const cudaError_t e = obstacle(stream); e != cudaSuccess) return e;
@@ -123,6 +132,12 @@ cudaError_t append(CUstream_st& stream, Work work) {
 int submit(CUstream_st* stream, std::function<void()> work) {
   const Lock lock(mutex());
   return append(*real(stream), std::move(work));
+}
+
+bool records(CUstream_st* stream) {
+  const Lock lock(mutex());
+  const CUstream_st& s = *real(stream);
+  return s.capture != nullptr || s.branch_of != nullptr;
 }
 
 int device_of(CUstream_st* stream) {
@@ -256,8 +271,10 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   const Lock lock(mutex());
-  if (mode != cudaStreamCaptureModeThreadLocal) {
-    return say(cudaErrorNotSupported, "only captures of a thread are emulated");
+  // What this mode would let pass is refused all the same: a run allocates nothing and waits for
+  // nothing.
+  if (mode != cudaStreamCaptureModeRelaxed) {
+    return say(cudaErrorNotSupported, "only captures that may load code are emulated");
   }
   CUstream_st& s = *real(stream);
   if (stream == nullptr || s.capture != nullptr) {

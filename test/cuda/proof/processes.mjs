@@ -47,9 +47,11 @@ export function openWorker(command, args, { env = {}, group = false } = {}) {
     });
     lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   };
+  let answered = false;
   return {
     /** `answer`, or why there is none in `failure`; `late` where that is the time. */
     async ask(one, seconds = PATIENCE_SECONDS) {
+      const used = child !== undefined && answered;
       if (child === undefined) start();
       const asked = child;
       let late = false;
@@ -61,8 +63,11 @@ export function openWorker(command, args, { env = {}, group = false } = {}) {
       asked.stdin.write(`${JSON.stringify(one)}\n`);
       const { value, done } = await lines.next();
       clearTimeout(watch);
+      answered = !done;
       if (!done) return { answer: JSON.parse(value) };
       const status = await end;
+      // It was done with the case before, as a worker is that the device has failed: not by this one.
+      if (used && status === 0 && !late) return this.ask(one, seconds);
       const how = late ? `no answer for ${Math.round(seconds)} s` : `it ended (${status})`;
       return { failure: `${how}: ${words.trim().slice(-500)}`, late };
     },

@@ -20,14 +20,13 @@ import { spawn, spawnSync } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   renameSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { availableParallelism, cpus, release, tmpdir, totalmem } from 'node:os';
+import { availableParallelism, cpus, release, totalmem } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -162,9 +161,10 @@ function measureProfile(options, deadline) {
   return profile;
 }
 
-async function measureSpeed({ package: folder, python, compile, rehearse, deadline }) {
-  const own = mkdtempSync(join(tmpdir(), 'panns-speed-'));
-  const file = join(own, 'speed.json');
+async function measureSpeed({ target, package: folder, python, compile, rehearse, deadline }) {
+  // Beside the result, where what it has found by then is seen should all of this be cut off.
+  const file = `${target}.speed`;
+  rmSync(file, { force: true });
   const seconds = Math.floor(secondsTo(deadline));
   const args = [file, `--package=${folder}`, `--seconds=${seconds}`, `--python=${python}`];
   if (!compile) args.push(QUICK_PEERS);
@@ -176,7 +176,7 @@ async function measureSpeed({ package: folder, python, compile, rehearse, deadli
   });
   const code = await new Promise((done) => child.on('close', done));
   const report = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : {};
-  rmSync(own, { recursive: true, force: true });
+  rmSync(file, { force: true });
   return { ok: code === 0, ...report };
 }
 

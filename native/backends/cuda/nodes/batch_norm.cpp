@@ -37,19 +37,19 @@ std::optional<BatchNormProcesses> processes_of(const BatchNorm& norm, Stream& st
   return BatchNormProcesses{a.processes->size(), sum};
 }
 
-// The map that is normalised: of a convolution inside, what it would make of x.
-Map convolved(const NodeSpec& node, size_t weight, Storage storage) {
-  Map map = map_of(node.in[0], storage);
-  map.c = node.in[weight].shape[0];
-  return map;
+// The convolution inside.
+ConvOfOne convolution_of(const NodeSpec& node, size_t weight, Storage storage) {
+  const Shape &x = node.in[0].shape, &w = node.in[weight].shape;
+  const auto& stride = *ops::as<ops::BatchNormAttrs>(node.attrs).of_conv;
+  return {{x[0], x[1], x[2], x[3], storage}, w[0], w[2], w[3], stride[0], stride[1]};
 }
 
 // (x, gamma, beta, running_mean, running_var, w) to (y, mean, invstd, moments)
 std::unique_ptr<Kernel> make_conv_batch_norm(const NodeSpec& node, Context& context) {
   const BatchNorm norm = norm_of(node);
-  const Map map = convolved(node, 5, context.storage());
-  return adapt(conv_batch_norm_workspace(map), context, [=](const Launch& launch, const Args& a) {
-    conv_batch_norm_train(launch, norm, map,
+  const ConvOfOne conv = convolution_of(node, 5, context.storage());
+  return adapt(conv_batch_norm_workspace(conv), context, [=](const Launch& launch, const Args& a) {
+    conv_batch_norm_train(launch, norm, conv,
                           {floats_in(a, 0), floats_in(a, 5), floats_in(a, 1), floats_in(a, 2),
                            static_cast<float*>(a.in[3]), static_cast<float*>(a.in[4]), a.out[0],
                            floats_out(a, 1), floats_out(a, 2), floats_out(a, 3), &a.state->gate},
@@ -60,11 +60,11 @@ std::unique_ptr<Kernel> make_conv_batch_norm(const NodeSpec& node, Context& cont
 // (x, gamma, beta, mean, invstd, dy, w, moments) to (dx, dgamma, dbeta, dw)
 std::unique_ptr<Kernel> make_conv_batch_norm_backward(const NodeSpec& node, Context& context) {
   const BatchNorm norm = norm_of(node);
-  const Map map = convolved(node, 6, context.storage());
-  return adapt(conv_batch_norm_backward_workspace(map), context,
+  const ConvOfOne conv = convolution_of(node, 6, context.storage());
+  return adapt(conv_batch_norm_backward_workspace(conv), context,
                [=](const Launch& launch, const Args& a) {
                  conv_batch_norm_backward(
-                     launch, norm, map,
+                     launch, norm, conv,
                      {floats_in(a, 0), floats_in(a, 6), floats_in(a, 1), floats_in(a, 2),
                       floats_in(a, 4), floats_in(a, 7), a.in[5], floats_out(a, 0), floats_out(a, 1),
                       floats_out(a, 2), floats_out(a, 3)},
@@ -80,9 +80,7 @@ bool supports_batch_norm(const NodeSpec& node) {
     const Shape& x = node.in[0].shape;
     return batch_norm_supported(norm, {x[0], x[1], x[2], x[3]});
   }
-  const Shape& w = node.in[5].shape;
-  return w[2] == 3 && w[3] == 3 &&
-         conv_batch_norm_supported(norm, convolved(node, 5, Storage::fp32));
+  return conv_batch_norm_supported(norm, convolution_of(node, 5, Storage::fp32));
 }
 
 // (x, gamma, beta, running_mean, running_var[, sum, sum of squares | clip weights]) to y, in
