@@ -30,6 +30,9 @@ export interface Audio {
   readonly truncated: boolean;
 }
 
+/** What to do about samples that are not finite, for a message. */
+export const NAN_REMEDY = 'set nanToZero, on the command line --nan-to-zero';
+
 /** The names of {@link DecodeAudioOptions}. */
 export const decodeOptionNames: readonly (keyof DecodeAudioOptions)[] = [
   ...(['start', 'duration', 'sampleRate', 'mono', 'nanToZero', 'maxSeconds', 'signal'] as const),
@@ -56,16 +59,23 @@ export async function decodeAudio(
   const request: DecodeOptions = {
     ...{ start, duration: duration ?? -1, sampleRate, mono, nanToZero, maxSeconds },
   };
-  const {
-    channels,
-    sampleRate: rate,
-    truncated,
-  } = await callNative(
-    nameOf(source),
-    (cancel) => loadNative().decode(source, request, cancel),
-    signal,
-  );
-  return { channels, sampleRate: rate, truncated };
+  try {
+    const audio = await callNative(
+      nameOf(source),
+      (cancel) => loadNative().decode(source, request, cancel),
+      signal,
+    );
+    return { channels: audio.channels, sampleRate: audio.sampleRate, truncated: audio.truncated };
+  } catch (error) {
+    throw withRemedy(error);
+  }
+}
+
+/** The core cannot know what the option is called here that its message speaks of. */
+function withRemedy(error: unknown): unknown {
+  if (!(error instanceof PannsError) || error.code !== 'ERR_PANNS_AUDIO_NAN') return error;
+  const { where, cause } = error;
+  return new PannsError(error.code, `${error.message}: ${NAN_REMEDY}`, { where, cause });
 }
 
 /**

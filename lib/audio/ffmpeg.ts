@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
 import { AbortError, checkOptions, PannsError, throwIfAborted } from '../errors.js';
 import { ioError, systemCode } from '../io/failure.js';
+import { NAN_REMEDY } from './decode.js';
+import { findNotFinite, zeroNotFinite } from './finite.js';
 
 /** Which part of the audio to decode, and how. */
 export interface FfmpegOptions {
@@ -16,6 +18,8 @@ export interface FfmpegOptions {
   sampleRate: number;
   /** The number of channels of the result: only 1, which ffmpeg mixes down from all. */
   channels?: 1 | undefined;
+  /** Whether NaN and infinite samples become 0 instead of an error; false by default. */
+  nanToZero?: boolean | undefined;
   /** More audio than this, in seconds, is an error; 6 hours by default. */
   maxSeconds?: number | undefined;
   /** Ends the ffmpeg process when it is aborted. */
@@ -28,10 +32,23 @@ export interface FfmpegAudio {
   sampleRate: number;
 }
 
-const OPTIONS = ['start', 'duration', 'sampleRate', 'channels', 'maxSeconds', 'signal'] as const;
+const OPTIONS = [
+  ...([
+    'start',
+    'duration',
+    'sampleRate',
+    'channels',
+    'nanToZero',
+    'maxSeconds',
+    'signal',
+  ] as const),
+];
 
 /** As in native/audio/decode.h: a small file can unfold to days of silence. */
 const MAX_SECONDS = 6 * 3600;
+
+/** As there: longer than any recording, and stands for no limit at all. */
+const MOST_SECONDS = 1e9;
 
 /** ffmpeg's last words are few; a stream of warnings must not fill the memory. */
 const STDERR_CHARACTERS = 8192;
@@ -68,7 +85,8 @@ export async function decodeWithFfmpeg(
   options: FfmpegOptions,
 ): Promise<FfmpegAudio> {
   checkOptions(options, OPTIONS, 'decodeWithFfmpeg');
-  const { start = 0, duration, sampleRate, maxSeconds = MAX_SECONDS, signal } = options;
+  const { start = 0, duration, sampleRate, nanToZero = false } = options;
+  const { maxSeconds = MAX_SECONDS, signal } = options;
   checkNumbers(options);
   throwIfAborted(signal);
   const program = findFfmpeg();
@@ -77,9 +95,9 @@ export async function decodeWithFfmpeg(
   return withFile(source, async (path) => {
     const whole = duration === undefined || duration > maxSeconds;
     // One second more than the limit shows that there is more.
-    const seconds = whole ? maxSeconds + 1 : duration;
+    const seconds = whole ? Math.min(maxSeconds, MOST_SECONDS) + 1 : duration;
     const output = await run(program, path, { start, seconds, sampleRate, signal, where });
-    const samples = toFloats(output);
+    const samples = await toFloats(output);
     if (samples.length === 0) throw nothing(where, start);
     if (samples.length > maxSeconds * sampleRate) {
       const message =
@@ -87,7 +105,8 @@ export async function decodeWithFfmpeg(
         '(start, duration) or raise maxSeconds';
       throw new PannsError('ERR_PANNS_AUDIO_TOO_LONG', message, { where, expected: maxSeconds });
     }
-    checkFinite(samples, sampleRate, start, where);
+    if (nanToZero) await zeroNotFinite(samples);
+    else await checkFinite(samples, sampleRate, start, where);
     return { samples, sampleRate };
   });
 }
@@ -116,7 +135,7 @@ function checkNumbers(options: FfmpegOptions): void {
     fail('sampleRate', 'a whole number of Hz', sampleRate);
   }
   if (channels !== undefined && channels !== 1) fail('channels', '1', channels);
-  if (maxSeconds !== undefined && !(maxSeconds > 0 && Number.isFinite(maxSeconds))) {
+  if (maxSeconds !== undefined && !(maxSeconds > 0)) {
     fail('maxSeconds', 'a number above 0', maxSeconds);
   }
   if (start !== undefined && !(start >= 0 && Number.isFinite(start)))
@@ -180,11 +199,19 @@ function decimal(seconds: number): string {
   return seconds.toFixed(6);
 }
 
-function toFloats(pieces: readonly Buffer[]): Float32Array {
+/** Bytes that are copied without a pause: less than a millisecond. */
+const COPIED_AT_ONCE = 1 << 20;
+
+async function toFloats(pieces: readonly Buffer[]): Promise<Float32Array> {
   const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
   const bytes = new Uint8Array(length - (length % 4));
   let at = 0;
+  let pause = COPIED_AT_ONCE;
   for (const piece of pieces) {
+    if (at >= pause) {
+      await new Promise(setImmediate);
+      pause = at + COPIED_AT_ONCE;
+    }
     const part = piece.subarray(0, bytes.length - at);
     bytes.set(part, at);
     at += part.length;
@@ -192,24 +219,28 @@ function toFloats(pieces: readonly Buffer[]): Float32Array {
   return new Float32Array(bytes.buffer);
 }
 
-function checkFinite(
+async function checkFinite(
   samples: Float32Array,
   sampleRate: number,
   start: number,
   where: string,
-): void {
-  const index = samples.findIndex((sample) => !Number.isFinite(sample));
+): Promise<void> {
+  const index = await findNotFinite(samples);
   if (index < 0) return;
-  const message = `expected finite samples, the one at ${start + index / sampleRate} s is ${samples[index]}`;
+  const message = `expected finite samples, the one at ${start + index / sampleRate} s is ${samples[index]}; ${NAN_REMEDY}`;
   throw new PannsError('ERR_PANNS_AUDIO_NAN', message, { where });
 }
 
 /** What ffmpeg's last line says, under the code it belongs to. */
 function explain(errors: string, status: string, where: string): PannsError {
   const last = errors.trimEnd().split('\n').at(-1)?.trim() || 'it gave no reason';
-  const notAudio = /Invalid data found|matches no streams|does not contain any stream/.test(errors);
-  if (!notAudio) return failure(`ffmpeg ended with ${status}: ${last}`, where);
-  const message = `ffmpeg finds no audio that it can decode: ${last}`;
+  const silent = /matches no streams|does not contain any stream/.test(errors);
+  // Our own arguments are valid: it is the file that is not, where a name like .mp3 chose the reader.
+  const unknown = /Invalid data found|: Invalid argument$/m.test(errors);
+  if (!silent && !unknown) return failure(`ffmpeg ended with ${status}: ${last}`, where);
+  const message = silent
+    ? 'there is no sound in this file: is it a picture, or a video without sound?'
+    : `this is no audio file, or a damaged one; ffmpeg says: ${last}`;
   return new PannsError('ERR_PANNS_AUDIO_FORMAT', message, { where });
 }
 

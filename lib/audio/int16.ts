@@ -42,3 +42,32 @@ export async function fillInt16(samples: Float32Array, out: Int16Array): Promise
   out.fill(0, count);
   return -1;
 }
+
+/** @internal */
+export function isSamples(value: unknown): value is Samples {
+  return value instanceof Float32Array || value instanceof Int16Array;
+}
+
+/**
+ * Samples as floats, floats as they are, in slices between which the event loop turns; and the greatest
+ * magnitude among them, infinite where one is no finite number.
+ */
+export async function toFloats(
+  samples: Samples,
+): Promise<{ readonly floats: Float32Array; readonly peak: number }> {
+  const floats = samples instanceof Float32Array ? samples : new Float32Array(samples.length);
+  let peak = 0;
+  for (let at = 0; at < samples.length; at += CONVERTED_AT_ONCE) {
+    if (at > 0) await new Promise(setImmediate);
+    const end = Math.min(samples.length, at + CONVERTED_AT_ONCE);
+    for (let i = at; i < end; i++) {
+      const given = samples[i] ?? 0;
+      const sample = samples === floats ? given : given / 32767;
+      if (samples !== floats) floats[i] = sample;
+      const size = Math.abs(sample);
+      // NaN fails every comparison.
+      if (!(size <= peak)) peak = size <= Number.MAX_VALUE ? size : Number.POSITIVE_INFINITY;
+    }
+  }
+  return { floats, peak };
+}

@@ -22,9 +22,7 @@ export async function loadAudio(
     audio = await decodeAudio(source, { ...options, mono: true });
   } catch (error) {
     if (!needsFfmpeg(error)) throw error;
-    const { start, duration, sampleRate, maxSeconds, signal } = options;
-    const request = { start, duration, sampleRate, maxSeconds, signal };
-    return { ...(await decodeWithFfmpeg(source, request)), truncated: false };
+    return { ...(await decodeWithFfmpeg(source, options)), truncated: false };
   }
   const { channels, sampleRate, truncated } = audio;
   return { samples: channels[0] ?? new Float32Array(0), sampleRate, truncated };

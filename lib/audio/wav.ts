@@ -15,11 +15,15 @@ const HEADER_BYTES = 44;
  */
 export function encodeWav16(samples: Float32Array, sampleRate: number): Uint8Array {
   if (!Number.isInteger(sampleRate) || sampleRate < 1 || sampleRate > 2 ** 31) {
-    throw new PannsError('ERR_PANNS_OPTION', `the sample rate is ${sampleRate}`, {
-      where: 'encodeWav16',
-      expected: 'a whole number of Hz in 1..2^31',
-      actual: sampleRate,
-    });
+    throw new PannsError(
+      'ERR_PANNS_OPTION',
+      `expected a whole number of Hz in 1..2^31, got ${sampleRate}`,
+      {
+        where: 'encodeWav16',
+        expected: 'a whole number of Hz in 1..2^31',
+        actual: sampleRate,
+      },
+    );
   }
   const dataBytes = 2 * samples.length;
   if (HEADER_BYTES + dataBytes >= 2 ** 32) {

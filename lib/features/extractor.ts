@@ -1,6 +1,6 @@
 import type { LogmelOptions, NativeFeatures } from '../addon.js';
-import type { Samples } from '../audio/int16.js';
-import { checkOptions, PannsError } from '../errors.js';
+import { isSamples, type Samples } from '../audio/int16.js';
+import { checkOptions, kindOf, PannsError } from '../errors.js';
 import { resolveLogmel } from '../models/options.js';
 import { callNative, callNativeSync } from '../native/call.js';
 import { loadNative } from '../native.js';
@@ -94,10 +94,12 @@ export class FeatureExtractor {
     checkOptions(options, ['batch'], where);
     const { batch } = options;
     const rows = batch ?? 1;
-    const known = waveform instanceof Float32Array || waveform instanceof Int16Array;
-    const samples = known ? waveform.length / rows : Number.NaN;
-    if (!Number.isSafeInteger(rows) || rows < 1 || !Number.isInteger(samples)) {
-      const what = `expected samples whose number ${rows} clips divide, got ${waveform?.length}`;
+    const known = isSamples(waveform);
+    const samples = known ? waveform.length / rows : 0;
+    if (!Number.isSafeInteger(rows) || rows < 1 || !Number.isInteger(samples) || samples < 1) {
+      const what = known
+        ? `expected as many samples for each of ${rows} clips, got ${waveform.length} in all`
+        : `expected samples as Float32Array or Int16Array, got ${kindOf(waveform)}`;
       throw new PannsError('ERR_PANNS_SHAPE', what, { where });
     }
     const data = await callNative(where, () => this.#native.run(waveform, rows, samples, output));

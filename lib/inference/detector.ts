@@ -1,5 +1,6 @@
+import type { Samples } from '../audio/int16.js';
 import { checkOptions, PannsError } from '../errors.js';
-import type { DeviceChoice } from './device.js';
+import { checkUnplaced, type DeviceChoice } from './device.js';
 import {
   createEventFinder,
   type DetectedEvent,
@@ -15,7 +16,13 @@ import {
 } from './frame_scores.js';
 import { Model } from './model.js';
 import { loadModel } from './model_file.js';
-import { type AudioSource, openSource, openStream, type SourceOptions } from './source.js';
+import {
+  type AudioSource,
+  openSource,
+  openStream,
+  type SourceOptions,
+  sourceOptionNames,
+} from './source.js';
 
 /** Options of {@link EventDetector.load}. */
 export interface DetectorOptions extends DeviceChoice, EventRules {
@@ -39,16 +46,22 @@ export interface DetectOptions extends DetectStreamOptions {
   framewise?: boolean | undefined;
 }
 
+/** What is known of audio once all of it was heard. */
+export interface AudioEnd {
+  /** How long the audio is. */
+  readonly seconds: number;
+  /** Whether the file is cut off, and the rest was scored: it says that it holds more. */
+  readonly truncated: boolean;
+}
+
 /** What `detect` found. */
-export interface Detection {
+export interface Detection extends AudioEnd {
   /** In the order of onsets, and of classes where those are equal. */
   readonly events: readonly DetectedEvent[];
   /** (frames, K), row-major, before any filter: only where `framewise` asked for it. */
   readonly framewise?: { readonly data: Float32Array; readonly shape: readonly [number, number] };
   /** The length of a frame: frame k lasts from k * hopSeconds to (k + 1) * hopSeconds. */
   readonly hopSeconds: number;
-  /** How long the audio is. */
-  readonly seconds: number;
 }
 
 const PLAN_NAMES: readonly (keyof PlanOptions)[] = [
@@ -109,8 +122,12 @@ export class EventDetector {
    */
   static async load(model: string | Model, options: DetectorOptions = {}): Promise<EventDetector> {
     const { device, threads, gpu, precision, ...rest } = options;
-    if (model instanceof Model) return new EventDetector(model, rest);
-    const loaded = await loadModel(model, { device, threads, gpu, precision });
+    const place = { device, threads, gpu, precision };
+    if (model instanceof Model) {
+      checkUnplaced(place, 'EventDetector.load');
+      return new EventDetector(model, rest);
+    }
+    const loaded = await loadModel(model, place);
     try {
       return new EventDetector(loaded, rest, true);
     } catch (error) {
@@ -120,7 +137,8 @@ export class EventDetector {
   }
 
   /**
-   * Finds the events in an audio file (a path or its bytes), or in mono samples in [-1, 1].
+   * Finds the events in an audio file (a path or its bytes), or in mono samples: floats in [-1, 1] or
+   * 16-bit integers.
    *
    * @throws PannsError `ERR_PANNS_AUDIO_*`, `ERR_PANNS_IO`, `ERR_PANNS_OPTION`, `ERR_PANNS_NAN`,
    *   `ERR_PANNS_DISPOSED`; AbortError
@@ -140,30 +158,30 @@ export class EventDetector {
     for (; !step.done; step = await stream.next()) events.push(step.value);
     const { hopSeconds } = this;
     events.sort((a, b) => a.onset - b.onset || a.index - b.index);
-    const found = { events, hopSeconds, seconds: step.value.seconds };
+    const found = { events, hopSeconds, ...step.value };
     return framewise ? { ...found, framewise: this.#join(blocks) } : found;
   }
 
   /**
    * Finds events as {@link EventDetector.detect} does and hands each out once it is over; also from
-   * samples that come bit by bit, at the model's rate, such as a microphone's. The generator returns
-   * how long the audio was.
+   * samples that come bit by bit, such as a microphone's, at the rate that `sampleRate` gives. The
+   * generator returns how long the audio was, and whether its file is cut off.
    *
    * A window is scored when it is complete: choose `windowSeconds` for the delay that is tolerable.
    *
    * @throws PannsError as {@link EventDetector.detect}; AbortError
    */
   async *detectStream(
-    source: AudioSource | AsyncIterable<Float32Array>,
+    source: AudioSource | AsyncIterable<Samples>,
     options: DetectStreamOptions = {},
-  ): AsyncGenerator<DetectedEvent, { seconds: number }> {
+  ): AsyncGenerator<DetectedEvent, AudioEnd> {
     const where = 'detect';
-    checkOptions(options, [...eventRuleNames, 'sampleRate', 'signal', 'onScores'], where);
-    const { sampleRate, signal, onScores, ...rules } = options;
+    checkOptions(options, [...eventRuleNames, ...sourceOptionNames, 'onScores'], where);
+    const { sampleRate, nanToZero, signal, onScores, ...rules } = options;
     const given = Object.entries(rules).filter(([, rule]) => rule !== undefined);
     const chosen: EventRules = { ...this.rules, ...Object.fromEntries(given) };
     const finder = createEventFinder(this.labels, this.hopSeconds, chosen);
-    const scored = this.scores(source, { sampleRate, signal });
+    const scored = this.scores(source, { sampleRate, nanToZero, signal });
     try {
       let step = await scored.next();
       for (; !step.done; step = await scored.next()) {
@@ -174,29 +192,33 @@ export class EventDetector {
       return step.value;
     } finally {
       // Also when nobody wants the rest: the source is told.
-      await scored.return({ seconds: 0 });
+      await scored.return({ seconds: 0, truncated: false });
     }
   }
 
   /**
-   * The scores of all frames, block by block, before any filter; returns how long the audio was.
+   * The scores of all frames, block by block, before any filter; returns how long the audio was, and
+   * whether its file is cut off.
    *
    * @throws PannsError as {@link EventDetector.detect}; AbortError
    */
   async *scores(
-    source: AudioSource | AsyncIterable<Float32Array>,
+    source: AudioSource | AsyncIterable<Samples>,
     options: SourceOptions = {},
-  ): AsyncGenerator<FrameScores, { seconds: number }> {
+  ): AsyncGenerator<FrameScores, AudioEnd> {
     const where = 'detect';
     const { signal } = options;
     const rate = this.model.sampleRate;
     const live = typeof source === 'object' && source !== null && Symbol.asyncIterator in source;
     const stream = live ? openStream(source, rate, options, where) : undefined;
     try {
-      const read = stream?.read ?? (await openSource(source as AudioSource, rate, options, where));
+      const opened =
+        stream === undefined
+          ? await openSource(source as AudioSource, rate, options, where)
+          : { ...stream, truncated: () => false };
       const plan = live ? { ...this.#plan, atOnce: 1 } : this.#plan;
-      const { length } = yield* scoreFrames(this.model, read, plan, signal);
-      if (length > 0) return { seconds: length / rate };
+      const { length } = yield* scoreFrames(this.model, opened.read, plan, signal);
+      if (length > 0) return { seconds: length / rate, truncated: opened.truncated() };
       throw new PannsError('ERR_PANNS_AUDIO_EMPTY', 'expected audio, got no samples', { where });
     } finally {
       await stream?.close();

@@ -50,6 +50,18 @@ export async function resolveDevice(
   return { device: await chooseDevice(device, where), threads, index: gpu, precision };
 }
 
+/**
+ * Checks that nothing asks for a place for a model that has one.
+ *
+ * @throws PannsError `ERR_PANNS_OPTION`
+ */
+export function checkUnplaced(choice: DeviceChoice, where: string): void {
+  const given = deviceOptionNames.find((name) => choice[name] !== undefined);
+  if (given === undefined) return;
+  const what = `expected no ${given} beside a model, which has its device: give it to createModel or loadModel`;
+  throw new PannsError('ERR_PANNS_OPTION', what, { where, actual: choice[given] });
+}
+
 /** `'auto'` asks only: the CPU is no error then, and is said once. */
 async function chooseDevice(
   device: 'cpu' | 'cuda' | 'auto',

@@ -1,10 +1,10 @@
-import { mkdir, open } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { checkOptions, nearest, PannsError, throwIfAborted } from '../errors.js';
+import { checkOptions, nearest, optionCheck, PannsError, throwIfAborted } from '../errors.js';
 import { renameDurably } from '../io/atomic.js';
 import { type Digests, digestFile } from '../io/digest.js';
-import { ioError } from '../io/failure.js';
+import { makeFolder } from '../io/folder.js';
 import { withFileLock } from '../io/lock.js';
 import { discardPart, transfer } from '../io/transfer.js';
 import { type PublishedFile, publishedFiles, publishedUrl } from '../models/pretrained.js';
@@ -19,6 +19,8 @@ export interface DownloadProgress {
   readonly received: number;
   /** Bytes in all, once known. */
   readonly total: number | undefined;
+  /** An attempt failed, and another one follows: why, and in about how many seconds. */
+  readonly waiting?: { readonly reason: string; readonly seconds: number };
 }
 
 /** Options of {@link downloadWeights}. */
@@ -38,6 +40,8 @@ export interface DownloadOptions {
   /** Stops the download; what has come is kept, and gone on with next time. */
   signal?: AbortSignal;
 }
+
+const check = optionCheck('downloadWeights');
 
 const OPTIONS = ['folder', 'mirror', 'offline', 'timeout', 'onProgress', 'signal'] as const;
 
@@ -98,7 +102,7 @@ export async function fetchPublished(
   checkOptions(options, OPTIONS, 'downloadWeights');
   const { signal, onProgress, timeout = TIMEOUT_MS } = options;
   const limited = typeof timeout === 'number' && timeout > 0 && timeout < 2 ** 31;
-  checkOption('timeout', timeout, limited, 'a time in ms > 0');
+  check('timeout', timeout, limited, 'a time in ms > 0');
   throwIfAborted(signal);
   const folder = resolve(textOption('folder', options.folder) ?? cacheFolder());
   const from = sourceOf(row, textOption('mirror', options.mirror) ?? process.env.PANNS_MIRROR);
@@ -107,14 +111,17 @@ export async function fetchPublished(
   if (found.state === 'good') return path;
   const offline = options.offline ?? isSet(process.env.PANNS_OFFLINE);
   if (offline && typeof from !== 'string') throw offlineError(row, path, found);
-  await mkdir(folder, { recursive: true }).catch((error) => {
-    throw ioError(error, 'create', folder);
-  });
+  await makeFolder(folder);
   const part = `${path}.part`;
   const job = {
     ...{ from, part, bytes: row.bytes, verified: isVerifiable(row), timeout, pause },
     onBytes: (received: number, total: number | undefined) =>
       onProgress?.({ name: row.name, file: row.file, received, total }),
+    onPause: (reason: string, received: number, pause: number) =>
+      onProgress?.({
+        ...{ name: row.name, file: row.file, received, total: row.bytes },
+        waiting: { reason, seconds: pause / 1000 },
+      }),
   };
   return withFileLock(`${path}.lock`, { signal }, async (held) => {
     // Another process may have fetched it while this one waited.
@@ -168,10 +175,10 @@ function sourceOf(row: PublishedFile, mirror: string | undefined): URL | string 
   if (scheme === undefined) return join(mirror, row.file);
   if (scheme === 'file') return join(fileURLToPath(mirror), row.file);
   const known = (scheme === 'http' || scheme === 'https') && URL.canParse(mirror);
-  checkOption('mirror', mirror, known, 'an http or https address, or a folder');
+  check('mirror', mirror, known, 'an http or https address, or a folder');
   const url = new URL(mirror);
   const plain = url.username === '' && url.password === '';
-  checkOption('mirror', url.host, plain, 'an address without user name and password');
+  check('mirror', url.host, plain, 'an address without user name and password');
   url.pathname = `${url.pathname.replace(/\/$/, '')}/${encodeURIComponent(row.file)}`;
   return url;
 }
@@ -205,15 +212,6 @@ function isSet(value: string | undefined): boolean {
 
 function textOption(name: string, value: string | undefined): string | undefined {
   const valid = value === undefined || (typeof value === 'string' && value !== '');
-  checkOption(name, value, valid, 'a text that is not empty');
+  check(name, value, valid, 'a text that is not empty');
   return value;
-}
-
-function checkOption(name: string, actual: unknown, valid: boolean, expected: string): void {
-  if (valid) return;
-  throw new PannsError('ERR_PANNS_OPTION', `expected ${name} to be ${expected}, got ${actual}`, {
-    where: 'downloadWeights',
-    expected,
-    actual,
-  });
 }

@@ -1,17 +1,14 @@
 import { checkOptions, PannsError } from '../errors.js';
 import type { Model } from './model.js';
-import { type AudioSource, openSource } from './source.js';
+import { type AudioSource, openSource, type SourceOptions, sourceOptionNames } from './source.js';
 import { cutWindows, NEGLIGIBLE_SECONDS, WINDOWS_AT_ONCE } from './windows.js';
 
 /** Options of {@link embed}. */
-export interface EmbedOptions {
+export interface EmbedOptions extends SourceOptions {
   /** Of each window; default 10, as the published models were trained. */
   windowSeconds?: number | undefined;
   /** From one window to the next; default `windowSeconds`. */
   hopSeconds?: number | undefined;
-  /** Of raw samples, in Hz; default the model's. */
-  sampleRate?: number | undefined;
-  signal?: AbortSignal | undefined;
 }
 
 /** The embeddings of the windows of one recording. */
@@ -21,6 +18,8 @@ export interface Embeddings {
   readonly shape: readonly [windows: number, columns: number];
   /** Where each window begins and ends, in seconds. */
   readonly windows: readonly { readonly start: number; readonly end: number }[];
+  /** Whether the file is cut off, and the rest was embedded: it says that it holds more. */
+  readonly truncated: boolean;
 }
 
 /**
@@ -38,8 +37,9 @@ export async function embed(
   options: EmbedOptions = {},
 ): Promise<Embeddings> {
   const where = 'embed';
-  checkOptions(options, ['windowSeconds', 'hopSeconds', 'sampleRate', 'signal'], where);
-  const { windowSeconds = 10, hopSeconds = windowSeconds, sampleRate, signal } = options;
+  checkOptions(options, ['windowSeconds', 'hopSeconds', ...sourceOptionNames], where);
+  const { windowSeconds = 10, hopSeconds = windowSeconds } = options;
+  const { sampleRate, nanToZero, signal } = options;
   const { embeddingSize: columns, sampleRate: rate } = model;
   if (columns === 0) {
     const what = `the model has no embedding; its outputs are scores of segments`;
@@ -56,7 +56,12 @@ export async function embed(
   }
   const window = Math.round(windowSeconds * rate);
   const hop = Math.max(1, Math.round(hopSeconds * rate));
-  const read = await openSource(source, rate, { sampleRate, signal }, where);
+  const { read, truncated } = await openSource(
+    source,
+    rate,
+    { sampleRate, nanToZero, signal },
+    where,
+  );
   const rows: Float32Array[] = [];
   const windows: { start: number; end: number }[] = [];
   const batches = cutWindows(read, window, hop, WINDOWS_AT_ONCE, NEGLIGIBLE_SECONDS * rate);
@@ -76,5 +81,5 @@ export async function embed(
     data.set(row, filled);
     filled += row.length;
   }
-  return { data, shape: [windows.length, columns], windows };
+  return { data, shape: [windows.length, columns], windows, truncated: truncated() };
 }

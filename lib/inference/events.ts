@@ -41,7 +41,10 @@ export interface DetectedEvent {
 
 /** Finds the events in scores that come block by block. */
 export interface EventFinder {
-  /** Takes scores (frames, K), row-major; returns the events that are over, in the order of offsets. */
+  /**
+   * Takes scores (frames, K), row-major; returns the events that are over, in the order of offsets.
+   * Rejects with ERR_PANNS_SHAPE for scores that are no whole frames.
+   */
   push(scores: Float32Array): Promise<DetectedEvent[]>;
   /** Says that no frame follows; events end at `seconds` at most. */
   finish(seconds: number): DetectedEvent[];
@@ -90,6 +93,9 @@ export function createEventFinders(
   hopSeconds: number,
   rules: readonly EventRules[],
 ): EventFinders {
+  if (!(hopSeconds > 0 && hopSeconds <= 3600)) {
+    throw optionError(`expected hopSeconds to be a number in 0..3600, got ${hopSeconds}`);
+  }
   const columns = sharedFilters(classes, hopSeconds, rules);
   const lists = () => rules.map((): DetectedEvent[] => []);
   const sorted = (found: DetectedEvent[][]) => {
@@ -102,6 +108,10 @@ export function createEventFinders(
     async push(scores) {
       const found = lists();
       const frames = scores.length / classes.length;
+      if (!Number.isInteger(frames)) {
+        const what = `expected scores of whole frames, ${classes.length} classes each, got ${scores.length}`;
+        throw new PannsError('ERR_PANNS_SHAPE', what, { where: 'events' });
+      }
       let done = 0;
       for (const { index, cost, push } of columns) {
         for (let t = 0; t < frames; t++) {

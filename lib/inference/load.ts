@@ -106,7 +106,7 @@ async function checkAll(
   for (let at = 0; at < values.length; at += AT_ONCE) {
     if (at > 0) await new Promise(setImmediate);
     const part = values.subarray(at, at + AT_ONCE);
-    checkFinite(part, where);
+    checkFinite(part, where, at);
     each?.(part, at);
   }
 }

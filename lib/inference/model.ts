@@ -174,6 +174,11 @@ export class Model {
         }
       });
     }
+    for (const [name, { output }] of results) {
+      if (output.frames !== undefined || !output.data.includes(Number.NaN)) continue;
+      const what = `expected numbers as ${name}, got NaN: samples lie far outside -1..1, or weights are not finite`;
+      throw new PannsError('ERR_PANNS_NAN', what, { where: this.name });
+    }
     return Object.fromEntries([...results].map(([name, { output }]) => [name, output])) as Record<
       Name,
       Output

@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises';
-import { checkOptions, PannsError } from '../errors.js';
+import { checkOptions, nearest, PannsError } from '../errors.js';
 import { openWeights, type WeightsFile } from '../io/weights.js';
 import { publishedFiles } from '../models/pretrained.js';
 import type { ModelDescription, ModelRow } from '../models/row.js';
@@ -41,8 +41,13 @@ export async function loadModel(source: string, options: LoadModelOptions = {}):
 
 async function pathOf(source: string): Promise<string> {
   const published = publishedFiles.some(({ name }) => name === source);
-  if (!published || (await stat(source).catch(() => undefined)) !== undefined) return source;
-  return downloadWeights(source);
+  if ((await stat(source).catch(() => undefined)) !== undefined) return source;
+  if (published) return downloadWeights(source);
+  // A bare word was meant as a name; anything else as a path, whose error the reader has.
+  if (!/^\w+$/.test(source)) return source;
+  const names = publishedFiles.map(({ name }) => name);
+  const what = `there is no file "${source}", nor published weights of that name; did you mean "${nearest(source, names)}"? (panns download --list)`;
+  throw new PannsError('ERR_PANNS_IO', what, { where: 'loadModel', actual: source });
 }
 
 /** @internal The model in an open file that describes it. */

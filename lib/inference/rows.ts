@@ -1,5 +1,6 @@
-import type { Samples } from '../audio/int16.js';
-import { PannsError } from '../errors.js';
+import { firstNotFinite } from '../audio/finite.js';
+import { isSamples, type Samples } from '../audio/int16.js';
+import { kindOf, PannsError } from '../errors.js';
 
 /** Clips of equal length, as the core takes them. */
 export interface RowGroup {
@@ -24,9 +25,12 @@ export function arrangeRows(
 ): RowGroup[] {
   const where = 'infer';
   const given = isSamples(waveforms) ? [waveforms] : waveforms;
-  const valid = Array.isArray(given) && given.length > 0;
-  if (!valid || given.some((clip) => !isSamples(clip) || clip.length === 0)) {
-    const what = 'expected samples: a Float32Array or an Int16Array, or a list of them, none empty';
+  const list = Array.isArray(given) ? given : [];
+  const wrong = list.find((clip) => !isSamples(clip) || clip.length === 0);
+  if (list.length === 0 || wrong !== undefined || list.includes(undefined)) {
+    const came = wrong ?? waveforms;
+    const kind = isSamples(came) || came?.length === 0 ? 'an empty one' : kindOf(came);
+    const what = `expected samples: a Float32Array or an Int16Array, or a list of them, none empty; got ${kind}`;
     throw new PannsError('ERR_PANNS_SHAPE', what, { where });
   }
   if (given.some((clip) => clip.constructor !== given[0]?.constructor)) {
@@ -55,11 +59,6 @@ export function arrangeRows(
   );
 }
 
-/** @internal */
-export function isSamples(value: unknown): value is Samples {
-  return value instanceof Float32Array || value instanceof Int16Array;
-}
-
 function groups(clips: readonly Samples[], lengthFor: (samples: number) => number): RowGroup[] {
   const lengths = new Map<number, number[]>();
   for (const [i, { length }] of clips.entries()) {
@@ -82,13 +81,15 @@ export function padded(clips: readonly Samples[], length: number, rows: number):
   return data;
 }
 
-/** @throws PannsError `ERR_PANNS_NAN` naming the first value that is NaN or infinite */
-export function checkFinite(values: Samples, where: string): void {
+/**
+ * Checks samples or weights, of which the first is the `first`-th of all.
+ *
+ * @throws PannsError `ERR_PANNS_NAN` naming the first value that is NaN or infinite
+ */
+export function checkFinite(values: Samples, where: string, first = 0): void {
   if (values instanceof Int16Array) return;
-  for (let i = 0; i < values.length; i++) {
-    if (Number.isFinite(values[i])) continue;
-    throw new PannsError('ERR_PANNS_NAN', `expected numbers, value ${i} is ${values[i]}`, {
-      where,
-    });
-  }
+  const bad = firstNotFinite(values);
+  if (bad < 0) return;
+  const what = `expected numbers, value ${first + bad} is ${values[bad]}`;
+  throw new PannsError('ERR_PANNS_NAN', what, { where });
 }

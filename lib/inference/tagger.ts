@@ -1,8 +1,8 @@
 import { checkOptions, optionCheck, PannsError } from '../errors.js';
-import type { DeviceChoice } from './device.js';
+import { checkUnplaced, type DeviceChoice } from './device.js';
 import { Model } from './model.js';
 import { loadModel } from './model_file.js';
-import { openSource } from './source.js';
+import { type AudioSource, openSource, type SourceOptions, sourceOptionNames } from './source.js';
 import { cutWindows, NEGLIGIBLE_SECONDS, WINDOWS_AT_ONCE } from './windows.js';
 
 const check = optionCheck('AudioTagger');
@@ -20,13 +20,10 @@ export interface TaggerOptions extends DeviceChoice {
 }
 
 /** Options of {@link AudioTagger.tag}. */
-export interface TagOptions {
+export interface TagOptions extends SourceOptions {
   topK?: number | undefined;
   /** Labels with lower scores are not listed; default 0. */
   threshold?: number | undefined;
-  /** Of raw samples, in Hz; default the model's. */
-  sampleRate?: number | undefined;
-  signal?: AbortSignal | undefined;
 }
 
 /** A class and its score. */
@@ -56,6 +53,8 @@ export interface Tags {
   readonly segments: readonly Segment[];
   /** How long the audio is. */
   readonly seconds: number;
+  /** Whether the file is cut off, and the rest was tagged: it says that it holds more. */
+  readonly truncated: boolean;
 }
 
 const DEFAULT_TOP = 10;
@@ -98,14 +97,19 @@ export class AudioTagger {
   }
 
   /**
-   * A tagger with a model, or with the model in a file.
+   * A tagger with a model, with the model in a file, or with published weights by the model's name:
+   * `mn04`.
    *
    * @throws PannsError `ERR_PANNS_OPTION`, and as {@link loadModel}
    */
   static async load(model: string | Model, options: TaggerOptions = {}): Promise<AudioTagger> {
     const { device, threads, gpu, precision, ...rest } = options;
-    if (model instanceof Model) return new AudioTagger(model, rest);
-    const loaded = await loadModel(model, { device, threads, gpu, precision });
+    const place = { device, threads, gpu, precision };
+    if (model instanceof Model) {
+      checkUnplaced(place, 'AudioTagger.load');
+      return new AudioTagger(model, rest);
+    }
+    const loaded = await loadModel(model, place);
     try {
       return new AudioTagger(loaded, rest, true);
     } catch (error) {
@@ -115,13 +119,13 @@ export class AudioTagger {
   }
 
   /**
-   * Tags an audio file (a path or its bytes), or mono samples in [-1, 1].
+   * Tags an audio file (a path or its bytes), or mono samples: floats in [-1, 1] or 16-bit integers.
    *
    * @throws PannsError `ERR_PANNS_AUDIO_*`, `ERR_PANNS_IO`, `ERR_PANNS_OPTION`, `ERR_PANNS_NAN`,
    *   `ERR_PANNS_DISPOSED`; AbortError
    */
-  async tag(source: string | Uint8Array | Float32Array, options: TagOptions = {}): Promise<Tags> {
-    checkOptions(options, ['topK', 'threshold', 'sampleRate', 'signal'], 'tag');
+  async tag(source: AudioSource, options: TagOptions = {}): Promise<Tags> {
+    checkOptions(options, ['topK', 'threshold', ...sourceOptionNames], 'tag');
     const { window, hop, aggregate } = this.#settings;
     const { topK = this.#settings.topK, threshold = 0, signal } = options;
     checkTop(topK);
@@ -133,8 +137,13 @@ export class AudioTagger {
     );
     const { model } = this;
     const rate = model.sampleRate;
-    const { sampleRate } = options;
-    const read = await openSource(source, rate, { sampleRate, signal }, 'tag');
+    const { sampleRate, nanToZero } = options;
+    const { read, truncated } = await openSource(
+      source,
+      rate,
+      { sampleRate, nanToZero, signal },
+      'tag',
+    );
     const scores = new Float64Array(model.classCount).fill(aggregate === 'max' ? -Infinity : 0);
     const embedding = new Float64Array(model.embeddingSize);
     const segments: Segment[] = [];
@@ -171,13 +180,19 @@ export class AudioTagger {
       embedding: Float32Array.from(embedding, (sum) => sum * share),
       segments,
       seconds: end / rate,
+      truncated: truncated(),
     };
   }
 
-  /** The classes with the highest scores (K), the best first, ties in their order. */
+  /**
+   * The classes with the highest scores (K), the best first, ties in their order.
+   *
+   * @throws PannsError `ERR_PANNS_OPTION`
+   */
   best(scores: Float32Array, options: { topK?: number; threshold?: number } = {}): Tag[] {
     checkOptions(options, ['topK', 'threshold'], 'best');
     const { topK = this.#settings.topK, threshold = 0 } = options;
+    checkTop(topK);
     const { classes } = this.model;
     const order = Array.from(scores.keys()).sort((a, b) => {
       return (scores[b] ?? 0) - (scores[a] ?? 0) || a - b;

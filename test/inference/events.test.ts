@@ -169,6 +169,11 @@ t.test('wrong rules are refused', async (t) => {
   refused({ labels: ['cat'] }, /no class "cat"/);
   refused({ minimumSeconds: -1 }, /0..3600/);
   t.doesNotThrow(() => createEventFinder(['dog'], 0.01, { threshold: { dog: 1 } }));
+  for (const hop of [0, -1, Number.NaN, Number.POSITIVE_INFINITY]) {
+    t.throws(() => createEventFinder(['dog'], hop), { code: 'ERR_PANNS_OPTION', message: /hop/ });
+  }
+  const finder = createEventFinder(['dog', 'rain'], 0.01);
+  await t.rejects(finder.push(new Float32Array(5)), { code: 'ERR_PANNS_SHAPE', message: /got 5/ });
 });
 
 t.test('files of events', async (t) => {

@@ -1,7 +1,9 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { writeWav16 } from '../../lib/audio/wav.js';
+import { encodeWav16, writeWav16 } from '../../lib/audio/wav.js';
+import { EventDetector } from '../../lib/inference/detector.js';
+import { embed } from '../../lib/inference/embed.js';
 import { createModel } from '../../lib/inference/model.js';
 import { AudioTagger } from '../../lib/inference/tagger.js';
 import { openDraws } from '../helpers/random.js';
@@ -23,6 +25,18 @@ const noise = (seconds: number) =>
     { length: seconds * RATE },
     () => (draws.random.integer(65536) - 32768) / 32768,
   );
+
+/** A WAV file of 32-bit floats: the header of 16 bits, with another format, sizes and data. */
+function wavOfFloats(samples: Float32Array): Buffer {
+  const head = Buffer.from(encodeWav16(new Float32Array(0), RATE).subarray(0, 44));
+  head.writeUInt32LE(36 + 4 * samples.length, 4);
+  head.writeUInt16LE(3, 20);
+  head.writeUInt32LE(4 * RATE, 28);
+  head.writeUInt16LE(4, 32);
+  head.writeUInt16LE(32, 34);
+  head.writeUInt32LE(4 * samples.length, 40);
+  return Buffer.concat([head, Buffer.from(samples.buffer, samples.byteOffset, 4 * samples.length)]);
+}
 
 t.test('files, their bytes and their samples are tagged alike', async (t) => {
   using model = await createModel('Cnn6', TINY);
@@ -65,6 +79,55 @@ t.test('files, their bytes and their samples are tagged alike', async (t) => {
   t.ok(Math.abs(first - (fromFile.embedding[9] ?? 0)) < 1e-5);
 });
 
+t.test('a file that is cut off says so, wherever the cut lies', async (t) => {
+  using model = await createModel('Cnn6', TINY);
+  const tagger = await AudioTagger.load(model, { windowSeconds: 1 });
+  const detector = await EventDetector.load(model, { windowSeconds: 1, hopSeconds: 0.5 });
+  const whole = encodeWav16(noise(10), RATE);
+  // Four windows are read at once: 4 and 8 s are where one reading ends and the next begins.
+  const ends = [1.3, 4, 8, draws.random.integer(9 * RATE) / RATE + 0.5];
+  for (const seconds of [...ends, 10]) {
+    const path = join(t.testdir(), 'cut.wav');
+    const bytes = whole.subarray(0, 44 + 2 * Math.round(seconds * RATE));
+    writeFileSync(path, bytes);
+    const truncated = seconds < 10;
+    for (const source of [path, new Uint8Array(bytes)]) {
+      const found = await tagger.tag(source);
+      t.match(found, { truncated, seconds }, `tag, ${seconds} s`);
+      t.equal((await embed(model, source, { windowSeconds: 1 })).truncated, truncated, 'embed');
+      const detection = await detector.detect(source);
+      t.match(detection, { truncated, seconds }, `detect, ${seconds} s`);
+    }
+  }
+  // A header that is right, of as much sound as four windows take.
+  t.equal((await tagger.tag(new Uint8Array(encodeWav16(noise(4), RATE)))).truncated, false);
+  t.equal((await tagger.tag(noise(4))).truncated, false);
+});
+
+t.test('samples that are no numbers end a reading, or are read as 0', async (t) => {
+  using model = await createModel('Cnn6', TINY);
+  const tagger = await AudioTagger.load(model, { windowSeconds: 1 });
+  const detector = await EventDetector.load(model, { windowSeconds: 1, hopSeconds: 0.5 });
+  const samples = noise(2.5);
+  const at = draws.random.integer(samples.length);
+  const bad = new Uint8Array(wavOfFloats(samples.with(at, Number.NaN)));
+  const good = new Uint8Array(wavOfFloats(samples.with(at, 0)));
+  const wrong = { code: 'ERR_PANNS_AUDIO_NAN', message: /nanToZero.*--nan-to-zero/ };
+  const nanToZero = true;
+  await t.rejects(tagger.tag(bad), wrong);
+  await t.rejects(embed(model, bad), wrong);
+  await t.rejects(detector.detect(bad), wrong);
+  t.same(await tagger.tag(bad, { nanToZero }), await tagger.tag(good));
+  t.same(await embed(model, bad, { nanToZero }), await embed(model, good));
+  t.same(await detector.detect(bad, { nanToZero }), await detector.detect(good));
+  const files = { code: 'ERR_PANNS_OPTION', message: /nanToZero to be absent/ };
+  await t.rejects(tagger.tag(samples, { nanToZero }), files);
+  const stream = (async function* () {
+    yield samples;
+  })();
+  await t.rejects(detector.detectStream(stream, { nanToZero }).next(), files);
+});
+
 t.test('labels come best first, as many and as high as asked', async (t) => {
   using model = await createModel('Cnn6', TINY);
   const tagger = await AudioTagger.load(model);
@@ -94,7 +157,12 @@ t.test('wrong use is refused', async (t) => {
   const option = { code: 'ERR_PANNS_OPTION' };
   await t.rejects(AudioTagger.load(model, { windowSeconds: 0.1 }), option);
   await t.rejects(AudioTagger.load(model, { windowSeconds: 2, hopSeconds: 3 }), option);
+  await t.rejects(AudioTagger.load(model, { device: 'cuda' }), {
+    ...option,
+    message: /expected no device beside a model/,
+  });
   await t.rejects(tagger.tag(noise(1), { topK: 0 }), option);
+  t.throws(() => tagger.best(new Float32Array(3), { topK: -1 }), option);
   await t.rejects(tagger.tag(7 as unknown as string), option);
   await t.rejects(tagger.tag('a.wav', { sampleRate: 8000 }), option);
   await t.rejects(tagger.tag('/no/such.wav'), { code: 'ERR_PANNS_AUDIO_NOT_FOUND' });
@@ -103,4 +171,48 @@ t.test('wrong use is refused', async (t) => {
   await t.rejects(AudioTagger.load('/no/such.safetensors'), { code: 'ERR_PANNS_IO' });
   tagger.dispose();
   t.equal(model.parameters().length > 0, true, 'a model passed in stays');
+});
+
+t.test('samples of 16 bits are tagged as the floats they stand for', async (t) => {
+  using model = await createModel('Cnn6', TINY);
+  using tagger = await AudioTagger.load(model, { windowSeconds: 2 });
+  const integers = Int16Array.from({ length: 3 * RATE }, () => draws.random.integer(65536) - 32768);
+  const floats = Float32Array.from(integers, (value) => value / 32767);
+  t.same(await tagger.tag(integers), await tagger.tag(floats));
+});
+
+t.test('what is no audio is refused, with what came', async (t) => {
+  using model = await createModel('Cnn6', TINY);
+  using tagger = await AudioTagger.load(model);
+  const refusal = (source: unknown, message: RegExp, code = 'ERR_PANNS_OPTION') =>
+    t.rejects(tagger.tag(source as string), { code, message });
+  await refusal(new Float64Array(RATE), /got Float64Array/);
+  await refusal([0.5], /got array/);
+  await refusal(new URL('file:///a.wav'), /got URL/);
+  const loud = noise(1).map((sample) => 32768 * sample);
+  await refusal(loud, /expected samples in -1\.\.1, they reach \d+/);
+  loud[3] = Number.NaN;
+  await refusal(loud, /NaN/, 'ERR_PANNS_NAN');
+  const rates = [0, -1, 1e12, 44100.5, Number.NaN];
+  for (const sampleRate of rates) {
+    await t.rejects(tagger.tag(noise(1), { sampleRate }), {
+      ...{ code: 'ERR_PANNS_OPTION', message: /expected sampleRate to be a whole number of Hz/ },
+    });
+  }
+  const signal = {} as AbortSignal;
+  await t.rejects(tagger.tag(noise(1), { signal }), {
+    ...{
+      code: 'ERR_PANNS_OPTION',
+      message: 'tag: expected signal to be an AbortSignal, got Object',
+    },
+  });
+
+  const huge = noise(1).map((sample) => 1e30 * sample);
+  await t.rejects(model.infer(huge), { code: 'ERR_PANNS_NAN', message: /far outside -1\.\.1/ });
+  for (const samples of [undefined, [], new Float32Array(0), [new Float32Array(0)], 'a.wav']) {
+    await t.rejects(model.infer(samples as Float32Array), { code: 'ERR_PANNS_SHAPE' });
+  }
+  await t.rejects(model.infer(new Float64Array(RATE) as unknown as Float32Array), {
+    ...{ code: 'ERR_PANNS_SHAPE', message: /got Float64Array/ },
+  });
 });
