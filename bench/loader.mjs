@@ -1,9 +1,10 @@
 // Batches for training, without a model: the package's loader beside PyTorch's DataLoader over the same
-// clips, in turn. From a packed file (an .npy that PyTorch maps), decoded in memory, and from WAV files
-// that are decoded each time. A batch is rows of 10 s at 32 kHz in 16 bits, in random order.
+// clips, in turn. From a packed file (an .npy that PyTorch maps), from an HDF5 pack that PyTorch reads as
+// audioset_tagging_cnn does, decoded in memory, and from WAV files that are decoded each time. A batch is rows of 10 s at 32 kHz in 16 bits, in random order.
 //
 //   node bench/loader.mjs [--rounds 5] [--clips 256] [--rows 64] [--folder /tmp] [--out name.json]
-//   (PANNS_PYTHON: with torch, numpy and soundfile)
+//     [--sources packed,hdf5,memory,files]
+//   (PANNS_PYTHON: with torch, numpy, h5py and soundfile)
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
@@ -25,6 +26,7 @@ const { values } = parseArgs({
     clips: { type: 'string', default: '256' },
     rows: { type: 'string', default: '64' },
     folder: { type: 'string', default: tmpdir() },
+    sources: { type: 'string', default: 'packed,hdf5,memory,files' },
     out: { type: 'string' },
   },
 });
@@ -53,9 +55,10 @@ async function writeClips() {
 }
 
 const packedPerSecond = await writeClips();
+spawnSync(python, [join(here, 'loader_torch.py'), 'pack', folder], { stdio: 'inherit' });
 const workers = [0, 1, availableParallelism()];
 const results = [];
-for (const source of ['packed', 'memory', 'files']) {
+for (const source of values.sources.split(',')) {
   const work = JSON.stringify({ source, folder, rows, batches: BATCHES });
   const sides = new Map([['panns', await open('node', [join(here, 'loader_own.mjs'), work])]]);
   for (const count of new Set(workers)) {

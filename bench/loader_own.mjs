@@ -5,12 +5,14 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { createBatchLoader } from '../dist/data/loader.js';
 import { uniformSampler } from '../dist/data/sampler.js';
-import { fromFolder, fromPacked } from '../dist/index.js';
+import { fromFolder, fromHdf5, fromPacked } from '../dist/index.js';
 
 const { source, folder, rows, batches } = JSON.parse(process.argv[2]);
-const dataset = await (source === 'packed'
-  ? fromPacked(join(folder, 'packed'))
-  : fromFolder(join(folder, 'files')));
+const open = {
+  packed: () => fromPacked(join(folder, 'packed')),
+  hdf5: () => fromHdf5(join(folder, 'pack.h5')),
+};
+const dataset = await (open[source] ?? (() => fromFolder(join(folder, 'files'))))();
 const { clips, classes } = dataset;
 const loader = createBatchLoader({
   ...{ clips, classes: classes.length, samplesPerClip: 320_000, sampleRate: 32_000 },

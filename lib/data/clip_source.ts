@@ -1,4 +1,5 @@
 import type { CancelFlag } from '../addon.js';
+import { AbortError } from '../errors.js';
 import { type Clip, dataError, firstTen, type SkippedClip } from './dataset.js';
 import { createRandom } from './random.js';
 import {
@@ -48,6 +49,8 @@ export function createClipSource(settings: ClipSourceSettings, cancel: CancelFla
     const places = [...wanted.keys()];
     const requests = [...wanted].map(([index, row]) => requestOf(settings, index, epoch, row));
     const results = requests.length === 0 ? [] : await cache.read(requests, cancel);
+    // What was stopped half-way says nothing of its clip.
+    if (Atomics.load(cancel, 0) !== 0) throw new AbortError();
     const failures: SkippedClip[] = [];
     let cause: Error | undefined;
     for (const [i, result] of results.entries()) {

@@ -1,7 +1,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { parse } from 'csv-parse/sync';
-import { checkOptions, nearest, PannsError } from '../errors.js';
+import { checkOptions, nearest, optionCheck } from '../errors.js';
 import { ioError } from '../io/failure.js';
 import {
   type Clip,
@@ -35,6 +35,8 @@ export interface CsvOptions {
   /** Leave clips without a file out, and list them in `skipped`, instead of failing. */
   skipMissing?: boolean | undefined;
 }
+
+const check = optionCheck('fromCsv');
 
 const USUAL = {
   file: ['file', 'filename', 'path', 'audio', 'fname'],
@@ -80,24 +82,9 @@ interface Row {
 export async function fromCsv(path: string, options: CsvOptions = {}): Promise<Dataset> {
   checkOptions(options, OPTION_NAMES, 'fromCsv');
   const { labelSeparator, skipMissing = false } = options;
-  if (labelSeparator !== undefined && labelSeparator.trim().length !== 1) {
-    throw new PannsError(
-      'ERR_PANNS_OPTION',
-      `labelSeparator is ${JSON.stringify(labelSeparator)}`,
-      {
-        where: 'fromCsv',
-        expected: 'one character, such as ";"',
-        actual: labelSeparator,
-      },
-    );
-  }
-  let bytes: Uint8Array;
-  try {
-    bytes = await readFile(path);
-  } catch (error) {
-    throw ioError(error, 'read', path);
-  }
-  const { header, records } = parseCsv(bytes, path);
+  const single = labelSeparator === undefined || labelSeparator.trim().length === 1;
+  check('labelSeparator', JSON.stringify(labelSeparator), single, 'one character, such as ";"');
+  const { header, records } = await readCsv(path);
   const rows = readRows(header, records, options, path);
   const classes = options.classes ?? [...new Set(rows.flatMap((row) => row.names))].sort();
   checkClassNames(classes, path);
@@ -128,8 +115,24 @@ interface Line {
   cells: string[];
 }
 
-/** The header and the lines below it, each with as many cells. @throws PannsError `ERR_PANNS_DATA` */
-export function parseCsv(bytes: Uint8Array, path: string): { header: string[]; records: Line[] } {
+/** A CSV file: the header, and the lines below it, each with as many cells. */
+export interface CsvLines {
+  readonly header: readonly string[];
+  readonly records: readonly Line[];
+}
+
+/** Reads a CSV file. @throws PannsError `ERR_PANNS_DATA`, `ERR_PANNS_IO` */
+export async function readCsv(path: string): Promise<CsvLines> {
+  let bytes: Uint8Array;
+  try {
+    bytes = await readFile(path);
+  } catch (error) {
+    throw ioError(error, 'read', path);
+  }
+  return parseCsv(bytes, path);
+}
+
+function parseCsv(bytes: Uint8Array, path: string): CsvLines {
   let text: string;
   try {
     text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);

@@ -6,6 +6,8 @@ export interface PackedClip {
   readonly offset: number;
   /** How many are the clip's own. */
   readonly samples: number;
+  /** How many there is room for: a clip that has as many may have been cut when it was packed. */
+  readonly room: number;
   /** In Hz. */
   readonly sampleRate: number;
   /** The file that the clip was packed from, as its data set wrote it. */

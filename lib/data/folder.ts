@@ -62,7 +62,8 @@ export async function fromFolder(root: string, options: FolderOptions = {}): Pro
   const clips: Clip[] = [];
   const silent: string[] = [];
   for (const [label, name] of classes.entries()) {
-    const files = await audioFiles(join(root, name), isAudio, new Set());
+    const files: string[] = [];
+    await gatherAudio(join(root, name), isAudio, new Set(), files);
     if (files.length === 0) silent.push(name);
     for (const path of files) {
       clips.push({ id: relative(root, path).split(sep).join('/'), path, labels: [label] });
@@ -95,22 +96,23 @@ function checkSameNames(
   throw dataError(root, parts.join('; '), { expected: classes.length, actual: folders.length });
 }
 
-async function audioFiles(
+async function gatherAudio(
   folder: string,
   isAudio: (name: string) => boolean,
   visited: Set<string>,
-): Promise<string[]> {
+  into: string[],
+): Promise<void> {
   // A link may lead back to a folder above it.
-  const place = await realpath(folder);
-  if (visited.has(place)) return [];
+  const place = await realpath(folder).catch((error) => {
+    throw ioError(error, 'read the folder', folder);
+  });
+  if (visited.has(place)) return;
   visited.add(place);
-  const files: string[] = [];
   for (const { name, isFolder } of await list(folder)) {
     const path = join(folder, name);
-    if (isFolder) files.push(...(await audioFiles(path, isAudio, visited)));
-    else if (isAudio(name)) files.push(path);
+    if (isFolder) await gatherAudio(path, isAudio, visited, into);
+    else if (isAudio(name)) into.push(path);
   }
-  return files;
 }
 
 /** What a folder holds, sorted by code units (the same on every machine), without hidden names. */

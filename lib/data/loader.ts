@@ -1,5 +1,5 @@
 import type { Samples } from '../audio/int16.js';
-import { checkOptions, PannsError } from '../errors.js';
+import { checkOptions, kindOf, optionCheck, PannsError } from '../errors.js';
 import { createBuffers } from './buffers.js';
 import { createClipSource } from './clip_source.js';
 import type { Clip, SkippedClip } from './dataset.js';
@@ -84,6 +84,8 @@ export interface BatchLoader<S extends Samples = Samples> extends AsyncIterableI
   /** Bytes of decoded clips in memory. */
   readonly cachedBytes: number;
 }
+
+const check = optionCheck('loader');
 
 const OPTION_NAMES: readonly (keyof LoaderOptions)[] = [
   'clips',
@@ -217,6 +219,11 @@ export function wholeBatch({ waveform }: Batch): Int16Array {
   return new Int16Array(waveform.buffer);
 }
 
+/** Whether a batch's clips are samples of 16 bits. */
+export function holdsInt16(batch: Batch): batch is Batch<Int16Array> {
+  return batch.waveform instanceof Int16Array;
+}
+
 /** (B, K): 1 for each label of the clip, else 0. */
 function targetOf({ clips, classes }: Settings, indices: readonly number[]): Float32Array {
   const target = new Float32Array(indices.length * classes);
@@ -241,24 +248,29 @@ function checkedSettings(options: LoaderOptions): Settings {
     prefetch: options.prefetch ?? 2,
     onBadClip: options.onBadClip ?? 'throw',
   };
-  const { clips, classes, mixupAlpha, cacheBytes, sampleRate } = settings;
+  const { clips, classes, mixupAlpha, cacheBytes, prefetch, sampleRate } = settings;
   for (const name of ['classes', 'samplesPerClip', 'sampleRate', 'batchSize'] as const) {
-    checkNumber(name, settings[name], Number.isSafeInteger(settings[name]) && settings[name] >= 1);
+    const whole = Number.isSafeInteger(settings[name]) && settings[name] >= 1;
+    check(name, settings[name], whole, 'a whole number >= 1');
   }
-  checkNumber(
-    'prefetch',
-    settings.prefetch,
-    Number.isSafeInteger(settings.prefetch) && settings.prefetch >= 0,
-  );
-  checkChoice('cache', settings.cache, ['memory-int16', 'none']);
+  const ahead = Number.isSafeInteger(prefetch) && prefetch >= 0;
+  check('prefetch', prefetch, ahead, 'a whole number >= 0');
+  const { cache, onBadClip } = settings;
+  check('cache', cache, cache === 'memory-int16' || cache === 'none', '"memory-int16" or "none"');
   // Clips that take the place of bad ones would be another process's.
-  const policies = settings.sampler.share === undefined ? ['throw', 'skip'] : ['throw'];
-  checkChoice('onBadClip', settings.onBadClip, policies);
-  checkNumber('cacheBytes', cacheBytes, cacheBytes >= 0);
-  checkNumber('mixupAlpha', mixupAlpha, mixupAlpha > 0 && Number.isFinite(mixupAlpha));
-  checkNumber('clips.length', clips.length, clips.length >= 1);
+  const skips = settings.sampler.share === undefined;
+  const known = onBadClip === 'throw' || (onBadClip === 'skip' && skips);
+  check('onBadClip', onBadClip, known, `"throw"${skips ? ' or "skip"' : ' in several processes'}`);
+  check('cacheBytes', cacheBytes, cacheBytes >= 0, 'a number >= 0');
+  const drawn = mixupAlpha > 0 && Number.isFinite(mixupAlpha);
+  check('mixupAlpha', mixupAlpha, drawn, 'a finite number above 0');
+  check('clips.length', clips.length, clips.length >= 1, 'at least 1');
   checkPackedRate(clips, sampleRate);
   for (const { id, labels } of clips) {
+    if (!Array.isArray(labels)) {
+      const what = `expected the labels of clip ${id} to be a list of class indices, got ${kindOf(labels)}`;
+      throw new PannsError('ERR_PANNS_OPTION', what, { where: 'loader' });
+    }
     const wrong = labels.find(
       (label) => !(Number.isInteger(label) && label >= 0 && label < classes),
     );
@@ -270,25 +282,6 @@ function checkedSettings(options: LoaderOptions): Settings {
     });
   }
   return settings;
-}
-
-function checkChoice(name: string, value: string, choices: readonly string[]): void {
-  if (choices.includes(value)) return;
-  const what = `${name} is "${value}"; expected one of ${choices.join(', ')}`;
-  throw new PannsError('ERR_PANNS_OPTION', what, {
-    where: 'loader',
-    expected: choices,
-    actual: value,
-  });
-}
-
-function checkNumber(name: string, value: number, valid: boolean): void {
-  if (valid) return;
-  throw new PannsError('ERR_PANNS_OPTION', `${name} is ${value}`, {
-    where: 'loader',
-    expected: 'a number in its range',
-    actual: value,
-  });
 }
 
 function checkedBatchNumber(state: LoaderState): number {

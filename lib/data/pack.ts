@@ -1,9 +1,10 @@
-import { randomBytes } from 'node:crypto';
-import { type FileHandle, mkdir, open, readdir, rm } from 'node:fs/promises';
-import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
+import { type FileHandle, open, readdir, rm } from 'node:fs/promises';
+import { dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { checkOptions, PannsError, throwIfAborted } from '../errors.js';
 import { publishFolder, writeAll, writeFileAtomic } from '../io/atomic.js';
 import { ioError, systemCode } from '../io/failure.js';
+import { makeFolder } from '../io/folder.js';
+import { removeLeftovers, temporaryBeside } from '../io/leftovers.js';
 import { npyHeader } from '../io/npy.js';
 import { allocateInt16 } from '../native/call.js';
 import {
@@ -15,7 +16,14 @@ import {
   sourceOf,
 } from './dataset.js';
 import { PACKED_FILES, PACKED_TYPE, type PackFacts } from './packed.js';
-import { type ClipReader, checkPackedRate, clipRequest, type Decode, readerOf } from './reader.js';
+import {
+  type ClipReader,
+  checkPackedLength,
+  checkPackedRate,
+  clipRequest,
+  type Decode,
+  readerOf,
+} from './reader.js';
 
 /** Options of {@link packClips}. */
 export interface PackOptions {
@@ -82,15 +90,14 @@ export async function packClips(
   const samples = rowSamples(options);
   if (dataset.clips.length === 0) throw dataError(folder, 'there is no clip to pack');
   checkPackedRate(dataset.clips, sampleRate);
+  checkPackedLength(dataset.clips, samples / sampleRate);
   throwIfAborted(signal);
   const target = resolve(folder);
   await checkEmpty(target);
-  const temporary = join(
-    dirname(target),
-    `.${basename(target).slice(0, 200)}.${randomBytes(6).toString('hex')}.tmp`,
-  );
+  await removeLeftovers(target);
+  const temporary = await temporaryBeside(target);
   try {
-    await attempt(mkdir(temporary, { recursive: true }), folder);
+    await makeFolder(temporary);
     const { clips, skipped } = await writeSamples(dataset, target, temporary, samples, options);
     const labelSeparator = separatorFor(dataset.classes);
     const lines = csvLines(clips, dataset.classes, labelSeparator);

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { checkOptions, PannsError } from '../errors.js';
 import { ioError, systemCode } from '../io/failure.js';
 import { readNpyHeader } from '../io/npy.js';
-import { columnOf, parseCsv } from './csv.js';
+import { columnOf, readCsv } from './csv.js';
 import {
   type Clip,
   checkClassNames,
@@ -144,13 +144,7 @@ async function readLines(
   offset: number,
 ): Promise<Clip[]> {
   const path = join(folder, PACKED_FILES.lines);
-  let bytes: Uint8Array;
-  try {
-    bytes = await readFile(path);
-  } catch (error) {
-    throw ioError(error, 'read', path);
-  }
-  const { header, records } = parseCsv(bytes, path);
+  const { header, records } = await readCsv(path);
   const place = (name: string) => columnOf(header, name, [], name, path);
   const [row, samples, label] = [place('row'), place('samples'), place('label')];
   const [name, source] = [place('name'), place('source')];
@@ -183,7 +177,7 @@ async function readLines(
       duration: own / sampleRate,
       ...(fold !== undefined && at(fold) !== '' && { fold: at(fold) }),
       packed: {
-        ...{ offset: offset + 2 * number * most, samples: own, sampleRate },
+        ...{ offset: offset + 2 * number * most, samples: own, room: most, sampleRate },
         source: at(source),
       },
     };

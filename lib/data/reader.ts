@@ -2,7 +2,7 @@ import type { CancelFlag, RowRequest as NativeRow } from '../addon.js';
 import { decodeWithFfmpeg } from '../audio/ffmpeg.js';
 import { fillInt16 } from '../audio/int16.js';
 import { needsFfmpeg } from '../audio/load.js';
-import { fromNative, PannsError } from '../errors.js';
+import { fromNative, kindOf, PannsError } from '../errors.js';
 import { allocateInt16, callNative } from '../native/call.js';
 import { loadNative } from '../native.js';
 import { type Clip, dataError } from './dataset.js';
@@ -90,6 +90,24 @@ export function checkPackedRate(clips: readonly Clip[], sampleRate: number): voi
   }
 }
 
+/** What a length in seconds may be rounded up by, as the command line does. */
+const ROUNDING_SECONDS = 0.01;
+
+/**
+ * Checks that clips were not cut when they were packed, where longer ones are asked for: there would be
+ * zeros where they had sound. @throws PannsError `ERR_PANNS_DATA`
+ */
+export function checkPackedLength(clips: readonly Clip[], seconds: number): void {
+  for (const { id, path, packed } of clips) {
+    if (packed === undefined || packed.samples < packed.room) continue;
+    const { room, sampleRate } = packed;
+    const most = room / sampleRate;
+    if (seconds <= most + ROUNDING_SECONDS) continue;
+    const what = `${id} may have been cut when it was packed, to ${most} s, and ${seconds} s are asked for: ask for ${most} s, or pack the data set again (panns pack --seconds ${seconds})`;
+    throw dataError(path, what, { expected: `at most ${most} s`, actual: seconds });
+  }
+}
+
 /** The reader of a choice: of a decoder's clips, or by default of audio files. */
 export function readerOf(choice: Decode | ClipReader | undefined): ClipReader {
   return typeof choice === 'object' ? choice : createReader(choice);
@@ -173,6 +191,10 @@ async function readDecoded(
   const rows: (RowResult | undefined)[] = [];
   for (const [i, result] of results.entries()) {
     const { row } = requests[i] as RowRequest;
+    if (!(result instanceof Float32Array || result instanceof Error)) {
+      const what = `expected decode to give Float32Arrays, or an Error for a bad file, got ${kindOf(result)}`;
+      throw new PannsError('ERR_PANNS_OPTION', what, { where: 'loader' });
+    }
     rows.push(
       result instanceof Error ? result : await fill(result, asked[i] as DecodeRequest, row),
     );

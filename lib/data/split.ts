@@ -1,4 +1,4 @@
-import { checkOptions, PannsError } from '../errors.js';
+import { checkOptions, kindOf, optionCheck, PannsError } from '../errors.js';
 import { type Clip, type Dataset, dataError, firstTen, sourceOf } from './dataset.js';
 import { createRandom } from './random.js';
 
@@ -11,10 +11,11 @@ export interface Split {
 /**
  * Splits by fold: the clips of `testFolds` are the test set, all others the training set.
  *
- * @throws PannsError `ERR_PANNS_DATA` for a fold that no clip is in, clips without a fold, or an
- *   empty side
+ * @throws PannsError `ERR_PANNS_OPTION` for folds that are no list; `ERR_PANNS_DATA` for a fold that no
+ *   clip is in, clips without a fold, or an empty side
  */
 export function splitByFold(dataset: Dataset, testFolds: readonly (string | number)[]): Split {
+  checkFolds(testFolds, 'testFolds', 'splitByFold');
   const wanted = new Set(testFolds.map(String));
   const found = new Set(dataset.clips.map((clip) => clip.fold));
   if (found.has(undefined)) {
@@ -32,6 +33,13 @@ export function splitByFold(dataset: Dataset, testFolds: readonly (string | numb
   return divide(dataset, (clip) => wanted.has(clip.fold ?? ''));
 }
 
+function checkFolds(folds: unknown, name: string, where: string): void {
+  if (Array.isArray(folds)) return;
+  const actual = kindOf(folds);
+  const what = `expected ${name} to be an array of folds, such as [1], got ${actual}`;
+  throw new PannsError('ERR_PANNS_OPTION', what, { where, expected: 'array', actual });
+}
+
 /**
  * Splits at random, with each class as near to `testFraction` in the test set as whole clips allow.
  *
@@ -39,21 +47,17 @@ export function splitByFold(dataset: Dataset, testFolds: readonly (string | numb
  * sides; clips with several are placed by their rarest class first (after Sechidis et al. 2011).
  * Equal seeds give equal splits.
  *
- * @throws PannsError `ERR_PANNS_OPTION` for a fraction outside 0..1, `ERR_PANNS_DATA` when a side
+ * @throws PannsError `ERR_PANNS_OPTION`, also for a fraction outside 0..1; `ERR_PANNS_DATA` when a side
  *   would be empty
  */
 export function splitStratified(
   dataset: Dataset,
   options: { testFraction: number; seed: number },
 ): Split {
+  checkOptions(options ?? null, ['testFraction', 'seed'], 'splitStratified');
   const { testFraction, seed } = options;
-  if (!(testFraction > 0 && testFraction < 1)) {
-    throw new PannsError('ERR_PANNS_OPTION', `testFraction is ${testFraction}`, {
-      where: 'splitStratified',
-      expected: 'a number between 0 and 1',
-      actual: testFraction,
-    });
-  }
+  const inside = testFraction > 0 && testFraction < 1;
+  optionCheck('splitStratified')('testFraction', testFraction, inside, 'a number between 0 and 1');
   const labelsOf = labelsOfFiles(dataset);
   const files = shuffledFiles(labelsOf, seed);
   const test = chooseTest(files, labelsOf, testFraction);
@@ -147,6 +151,7 @@ export type KFoldOptions =
 export function kFold(dataset: Dataset, options: KFoldOptions = {}): Fold[] {
   checkOptions(options, ['folds', 'k', 'seed'], 'kFold');
   if (!('k' in options)) {
+    if (options.folds !== undefined) checkFolds(options.folds, 'folds', 'kFold');
     const named = options.folds ?? foldNames(dataset);
     return named.map((fold) => ({ name: String(fold), ...splitByFold(dataset, [fold]) }));
   }

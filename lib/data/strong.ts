@@ -1,9 +1,7 @@
-import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { probeAudio } from '../audio/decode.js';
 import { checkOptions, nearest, PannsError } from '../errors.js';
-import { ioError } from '../io/failure.js';
-import { columnOf, existing, parseCsv } from './csv.js';
+import { type CsvLines, columnOf, existing, readCsv } from './csv.js';
 import {
   type Clip,
   checkClassNames,
@@ -110,13 +108,7 @@ export async function readStrong(
   options: StrongOptions = {},
 ): Promise<StrongDataset> {
   checkOptions(options, OPTION_NAMES, 'readStrong');
-  let bytes: Uint8Array;
-  try {
-    bytes = await readFile(path);
-  } catch (error) {
-    throw ioError(error, 'read', path);
-  }
-  const rows = readRows(bytes, options, path);
+  const rows = readRows(await readCsv(path), options, path);
   const found = [...new Set(rows.flatMap(({ event }) => (event ? [event.label] : [])))].sort();
   const classes = options.classes ?? found;
   checkClassNames(classes, path);
@@ -224,8 +216,7 @@ interface Row {
   readonly event: { onset: number; offset: number; label: string } | undefined;
 }
 
-function readRows(bytes: Uint8Array, options: StrongOptions, path: string): Row[] {
-  const { header, records } = parseCsv(bytes, path);
+function readRows({ header, records }: CsvLines, options: StrongOptions, path: string): Row[] {
   const column = (option: 'fileColumn' | 'labelColumn' | 'onsetColumn' | 'offsetColumn') => {
     const usual = USUAL[option.replace('Column', '') as keyof typeof USUAL];
     return columnOf(header, options[option], usual, option, path);

@@ -18,6 +18,7 @@ const REMEDIES: ReadonlyMap<string, string> = new Map([
     'ENOENT',
     'a file or folder on this path does not exist: check the spelling, or create the folder first',
   ],
+  ['EEXIST', 'there is a file of this name: choose another'],
   ['ENOTDIR', 'a part of this path is a file and not a folder: check the spelling'],
   ['EISDIR', 'this path is a folder: name a file in it'],
   ['EMFILE', 'too many files are open: raise the limit (ulimit -n)'],

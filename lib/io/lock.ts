@@ -91,12 +91,16 @@ async function acquire(
 
 /** Whether the owner was a process of this machine that is no more. */
 function hasEnded(owner: Owner | undefined): boolean {
-  if (owner === undefined || owner.host !== hostname()) return false;
+  return owner !== undefined && owner.host === hostname() && !isAlive(owner.pid);
+}
+
+/** Whether a process of this machine has this number, whoever's it is. */
+export function isAlive(pid: number): boolean {
   try {
-    process.kill(owner.pid, 0);
-    return false;
+    process.kill(pid, 0);
+    return true;
   } catch (error) {
-    return systemCode(error) === 'ESRCH';
+    return systemCode(error) !== 'ESRCH';
   }
 }
 

@@ -3,7 +3,7 @@ import { type FileHandle, open, readFile, rm, stat, statfs } from 'node:fs/promi
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PannsError, throwIfAborted } from '../errors.js';
-import { writeFileAtomic } from './atomic.js';
+import { writeAll, writeFileAtomic } from './atomic.js';
 import { ioError, systemCode } from './failure.js';
 import { AttemptFailed, dismiss, networkFailure, openUrl } from './http.js';
 
@@ -38,6 +38,8 @@ export interface Transfer {
   readonly pause: number;
   /** Bytes so far, and in all where that is known. */
   readonly onBytes: (received: number, total: number | undefined) => void;
+  /** An attempt failed: why, how many bytes there are, and how long is waited before the next, in ms. */
+  readonly onPause: (reason: string, received: number, pause: number) => void;
 }
 
 /** What is known of the bytes in the part file, kept beside it for a later process. */
@@ -74,6 +76,7 @@ export async function transfer(job: Transfer, signal: AbortSignal): Promise<void
       if (!error.again || failures >= ATTEMPTS || pause > MOST_PAUSE_MS) {
         throw downloadError(job.from, error, failures, pause);
       }
+      job.onPause(error.message, size, pause);
       // A little spread, so that those whom one outage sent away do not all come back at once.
       await sleep(pause * (1 + Math.random() / 4), undefined, { signal }).catch(() => undefined);
       throwIfAborted(signal);
@@ -282,7 +285,7 @@ async function receive(
         await discardPart(part);
         throw tooLong(size + chunk.byteLength, most);
       }
-      await writeAll(sink, chunk, size, part);
+      await writeAll(sink, chunk, part, size);
       size += chunk.byteLength;
       watch.received(chunk.byteLength);
       job.onBytes(size, wanted);
@@ -325,7 +328,7 @@ async function copy(job: Transfer, from: string, signal: AbortSignal): Promise<v
     const sink = await openPart(job.part, 0);
     try {
       for await (const chunk of createReadStream(from, { signal, end: total })) {
-        await writeAll(sink, chunk as Buffer, size, job.part);
+        await writeAll(sink, chunk as Buffer, job.part, size);
         size += (chunk as Buffer).byteLength;
         job.onBytes(size, total);
       }
@@ -342,22 +345,6 @@ async function copy(job: Transfer, from: string, signal: AbortSignal): Promise<v
 async function openPart(part: string, start: number): Promise<FileHandle> {
   try {
     return await open(part, start === 0 ? 'w' : 'r+');
-  } catch (error) {
-    throw ioError(error, 'write', part);
-  }
-}
-
-async function writeAll(
-  sink: FileHandle,
-  bytes: Uint8Array,
-  position: number,
-  part: string,
-): Promise<void> {
-  try {
-    for (let done = 0; done < bytes.byteLength; ) {
-      const { bytesWritten } = await sink.write(bytes, done, undefined, position + done);
-      done += bytesWritten;
-    }
   } catch (error) {
     throw ioError(error, 'write', part);
   }

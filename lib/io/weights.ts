@@ -55,6 +55,9 @@ export const DESCRIPTION_KEY = 'panns';
 const ZIP_MAGIC = Buffer.from('PK\u0003\u0004', 'latin1');
 const PICKLE_MAGIC = 0x80;
 
+/** `{`, with which the text of a safetensors header begins. */
+const BRACE = 0x7b;
+
 /**
  * Opens a file of weights, whatever it is called: safetensors, or what `torch.save` wrote, a state dict
  * by itself or under `model`, `state_dict`, `model_state_dict` or `net`.
@@ -79,8 +82,9 @@ export async function openWeights(path: string | Uint8Array): Promise<WeightsFil
     const head = await source.read(0, Math.min(64, source.size));
     if (ZIP_MAGIC.equals(head.subarray(0, 4))) return await pth(source, true);
     // A safetensors header of 640 bytes begins with 80 02 as well: its text follows at byte 8.
-    if (head[0] === PICKLE_MAGIC && head[8] !== 0x7b) return await pth(source, false);
+    if (head[0] === PICKLE_MAGIC && head[8] !== BRACE) return await pth(source, false);
     checkDownload(head, source.name);
+    checkBeginning(head, source.name);
     return await safetensors(source);
   } catch (error) {
     await source.close();
@@ -166,6 +170,16 @@ function checkDownload(head: Uint8Array, where: string): void {
   if (!text.startsWith('<!doctype') && !text.startsWith('<html')) return;
   const what = 'this is a web page and not a file of weights: the download went wrong; repeat it';
   throw new PannsError('ERR_PANNS_CHECKPOINT', what, { where });
+}
+
+/** The text of a safetensors header stands behind its length; what has none there is of another kind. */
+function checkBeginning(head: Uint8Array, where: string): void {
+  if (head.length <= 8 || head[8] === BRACE) return;
+  const begin = Buffer.from(head.subarray(0, 8))
+    .toString('hex')
+    .replace(/..(?=.)/g, '$& ');
+  const what = `this is neither a safetensors file nor one that torch.save wrote: it begins with the bytes ${begin}`;
+  throw new PannsError('ERR_PANNS_CHECKPOINT', what, { where, actual: begin });
 }
 
 /** Numbers that are converted without a pause: about a millisecond. */

@@ -258,6 +258,16 @@ t.test('a decoder that fails as a whole, or answers wrongly, is reported', async
     code: 'ERR_PANNS_OPTION',
     message: /0 results for 6 requests/,
   });
+  const integers = (requests: readonly unknown[]) => requests.map(() => new Int16Array(4));
+  const decode = async (requests: readonly unknown[]) =>
+    integers(requests) as unknown as Float32Array[];
+  await t.rejects(createBatchLoader(options({ decode })).next(), {
+    ...{ code: 'ERR_PANNS_OPTION', message: /expected decode to give Float32Arrays.*Int16Array/ },
+  });
+  const clips = [{ id: 'lone', path: 'lone.wav', label: 1 } as unknown as Clip];
+  t.throws(() => createBatchLoader(options({ clips })), {
+    ...{ code: 'ERR_PANNS_OPTION', message: /labels of clip lone to be a list.*undefined/ },
+  });
 });
 
 t.test('skipped clips are replaced, the order and the resumed order stay exact', async (t) => {
@@ -493,7 +503,7 @@ t.test(
   },
 );
 
-t.test('closing stops what is being decoded', async (t) => {
+t.test('closing stops what is being decoded, and calls no clip bad for it', async (t) => {
   const path = join(t.testdir(), 'long.wav');
   await writeFile(path, encodeWav16(new Float32Array(8000 * 60).fill(0.25), 8000));
   const clips = Array.from({ length: 400 }, (_, i) => ({
@@ -502,11 +512,15 @@ t.test('closing stops what is being decoded', async (t) => {
     labels: [0],
     start: i / 10,
   }));
-  const loader = createBatchLoader({
-    ...{ clips, classes: 1, samplesPerClip: 8000, sampleRate: 16_000, batchSize: 400 },
-    sampler: sequentialSampler(400),
-  });
-  const next = loader.next();
-  loader.close();
-  t.same(await next, { done: true, value: undefined }, 'no error, whatever was under way');
+  for (const onBadClip of ['throw', 'skip'] as const) {
+    const loader = createBatchLoader({
+      ...{ clips, classes: 1, samplesPerClip: 8000, sampleRate: 16_000, batchSize: 400 },
+      ...{ sampler: sequentialSampler(400), onBadClip },
+    });
+    const next = loader.next();
+    await new Promise(setImmediate); // the first clips are being read
+    loader.close();
+    t.same(await next, { done: true, value: undefined }, 'no error, whatever was under way');
+    t.same(loader.skipped, []);
+  }
 });

@@ -1,8 +1,8 @@
 // Packed data sets: written, opened again, read by the loader, by numpy, and when they are damaged.
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync } from 'node:fs';
-import { open, readdir, readFile, rename, truncate, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, open, readdir, readFile, rename, truncate, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import t, { type Test } from 'tap';
 import { encodeWav16 } from '../../lib/audio/wav.js';
 import { openDataset } from '../../lib/cli/data.js';
@@ -17,6 +17,7 @@ import type { Random } from '../../lib/data/random.js';
 import { sequentialSampler, uniformSampler } from '../../lib/data/sampler.js';
 import { kFold, splitStratified } from '../../lib/data/split.js';
 import { AbortError } from '../../lib/errors.js';
+import { temporaryBeside } from '../../lib/io/leftovers.js';
 import { encodeNpy, npyHeader, readNpyHeader } from '../../lib/io/npy.js';
 import { openDraws } from '../helpers/random.js';
 
@@ -177,6 +178,15 @@ t.test('folds and splits are those of the files', async (t) => {
   await t.rejects(packClips(packed, `${again}2`, { seconds: SECONDS, sampleRate: 16_000 }), {
     ...{ code: 'ERR_PANNS_DATA', message: /packed at 8000 Hz, and 16000 Hz.*--sample-rate 16000/ },
   });
+  // A clip that fills its row may have been cut.
+  const longer = { seconds: SECONDS + 0.1, sampleRate: RATE };
+  await t.rejects(packClips(packed, `${again}2`, longer), {
+    code: 'ERR_PANNS_DATA',
+    message: /may have been cut .* to 0\.1 s, and 0\.2 s are asked for.*panns pack --seconds 0\.2/,
+  });
+  const whole = packed.clips.filter(({ packed }) => (packed?.samples ?? 0) < S);
+  t.ok(whole.length > 1, 'others are as long as they ever were');
+  t.equal((await packClips({ ...packed, clips: whole }, `${again}2`, longer)).samples, 2 * S);
   const wrongRate = { clips: packed.clips, sampler: sequentialSampler(15), sampleRate: 32_000 };
   await t.rejects(batchesOf(wrongRate, 1), {
     code: 'ERR_PANNS_DATA',
@@ -360,13 +370,51 @@ t.test('panns pack, and a training on what it wrote', async (t) => {
   t.match(said.join('\n'), /8 clips of 800 samples .*\nleft out: class 0\/bad\.wav/);
   t.equal(await panns(...words, '--skip-bad'), 1, 'not over what is there');
   const small = ['--model', 'Cnn6', '--sample-rate', '8000', '--mel-bins', '16', '--threads', '1'];
-  const more = ['--batch-size', '4', '--epochs', '0.5', '--seconds', '0.3', '--val-fraction', '0'];
+  const more = ['--batch-size', '4', '--epochs', '0.5', '--val-fraction', '0'];
+  errors.length = 0;
+  const long = ['--seconds', '0.3'];
+  t.equal(await panns('train', '--data', out, '--out', run, ...small, ...more, ...long), 1);
+  t.match(
+    errors.join(''),
+    /may have been cut when it was packed, to 0.1 s, and 0.3 s are asked for/,
+  );
   said.length = 0;
   const status = await panns('train', '--data', out, '--out', run, ...small, ...more, '--json');
   t.equal(status, 0, errors.join(''));
   const events = said.map((line) => JSON.parse(line) as { event: string; classes?: string[] });
   t.same(events[0]?.classes, ['class 0', 'class 1']);
   t.equal(events.filter(({ event }) => event === 'step').length, 1);
+});
+
+t.test('what a killed process has left is removed, and nothing of a live one', async (t) => {
+  const dataset = await writeDataset(t, random, 2);
+  const out = join(t.testdirName, 'packed');
+  const url = new URL('../../lib/io/leftovers.ts', import.meta.url).href;
+  const program = `
+    import { mkdirSync } from 'node:fs';
+    const { temporaryBeside } = await import(${JSON.stringify(url)});
+    mkdirSync(await temporaryBeside(${JSON.stringify(out)}));
+    process.kill(process.pid, 'SIGKILL');`;
+  const killed = spawnSync(process.execPath, [
+    ...process.execArgv,
+    '-e',
+    program,
+    '--input-type=module',
+  ]);
+  t.equal(killed.signal, 'SIGKILL', killed.stderr.toString());
+  const hidden = async () => {
+    const names = await readdir(t.testdirName);
+    return names.filter((name) => name.startsWith('.')).sort();
+  };
+  const [dead = ''] = await hidden();
+  t.match(dead, /^\.packed\.[0-9a-f]{8}-\d+-[0-9a-f]{12}\.tmp$/);
+  const elsewhere = dead.replace(/[0-9a-f]{8}(?=-)/, '00000000');
+  const other = dead.replace('packed', 'packed2');
+  const live = basename(await temporaryBeside(out));
+  const kept = [elsewhere, other, live, '.packed.0-1-2.tmp', '.packed.mine.tmp'].sort();
+  for (const name of kept) await mkdir(join(t.testdirName, name));
+  await packClips(dataset, out, { seconds: SECONDS, sampleRate: RATE });
+  t.same(await hidden(), kept);
 });
 
 t.test('.npy headers', async (t) => {

@@ -22,6 +22,16 @@ t.test('by fold', async (t) => {
   for (const folds of [[4], [], [1, 2, 3]]) {
     t.throws(() => splitByFold(dataset(clips), folds), { code: 'ERR_PANNS_DATA' });
   }
+  for (const folds of [{ test: [1] }, '1', 1, undefined]) {
+    const wrong = { code: 'ERR_PANNS_OPTION', message: /array of folds/ };
+    t.throws(() => splitByFold(dataset(clips), folds as never), wrong);
+    if (folds !== undefined)
+      t.throws(() => kFold(dataset(clips), { folds: folds as never }), wrong);
+  }
+  for (const options of [undefined, null, [1], { fraction: 0.2 }]) {
+    const wrong = { code: 'ERR_PANNS_OPTION' };
+    t.throws(() => splitStratified(dataset(clips), options as never), wrong);
+  }
   const loose = dataset([...clips, { path: 'x', labels: [0] }]);
   t.throws(() => splitByFold(loose, [1]), { code: 'ERR_PANNS_DATA', message: /1 of 5 clips/ });
 });
@@ -33,6 +43,17 @@ t.test('stratified: each class by its share, both sides, by seed', async (t) => 
     Array.from({ length: size }, (_, i) => ({ path: `${label}/${i}`, labels: [label] })),
   );
   const set = dataset(clips);
+  t.throws(
+    () =>
+      splitStratified(set, { testFraction: 0.2, seed, sede: 2 } as {
+        testFraction: number;
+        seed: number;
+      }),
+    {
+      code: 'ERR_PANNS_OPTION',
+      message: /did you mean "seed"/,
+    },
+  );
   const { train, test } = splitStratified(set, { testFraction: 0.2, seed });
   const share = (side: Dataset) =>
     sizes.map((_, k) => side.clips.filter((c) => c.labels[0] === k).length);

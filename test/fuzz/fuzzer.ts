@@ -1,27 +1,11 @@
-import { createRandom } from '../../lib/data/random.js';
-import { PannsError } from '../../lib/errors.js';
 import { text } from '../../lib/io/pth/opcodes.js';
 import { encodePth } from '../../lib/io/pth/writer.js';
 import type { SafetensorsTensor } from '../../lib/io/safetensors.js';
 import { encodeSafetensors } from '../../lib/io/safetensors_writer.js';
 import { openWeights } from '../../lib/io/weights.js';
-import { mutations } from './mutations.js';
+import { mutate, type Outcome, runCases } from './cases.js';
 import { legacyFile, pickle, storage, tensor } from './pickles.js';
 import { zipOf } from './zips.js';
-
-/** What became of mutated files. */
-export interface Outcome {
-  cases: number;
-  /** Read to the end. */
-  read: number;
-  /** Refused with an error of the package, by code. */
-  readonly refused: Map<string, number>;
-  /** Anything else: a defect. */
-  readonly faults: string[];
-  /** Of the slowest case, in ms, and the seed that made it. */
-  slowest: number;
-  slowestSeed: number;
-}
 
 /** A file, and how it is put together again after its pickle was mutated. */
 interface Seed {
@@ -29,7 +13,7 @@ interface Seed {
   readonly around: (mutated: Buffer) => Buffer;
 }
 
-const EXPECTED = new Set(['ERR_PANNS_CHECKPOINT', 'ERR_PANNS_UNSUPPORTED']);
+const EXPECTED = /^ERR_PANNS_(CHECKPOINT|UNSUPPORTED)$/;
 
 /** Small files of each format; of archives also the pickle alone, with checksums that are right. */
 export async function seeds(): Promise<Seed[]> {
@@ -75,45 +59,17 @@ export async function seeds(): Promise<Seed[]> {
 export async function fuzz(seed: number, cases: number): Promise<Outcome> {
   const files = await seeds();
   const others = files.map(({ bytes }) => bytes);
-  const outcome: Outcome = {
-    ...{ cases: 0, read: 0, refused: new Map(), faults: [], slowest: 0, slowestSeed: 0 },
-  };
-  for (let i = 0; i < cases; i++) {
-    const own = (seed + i) >>> 0;
-    const random = createRandom(own);
-    const file = files[random.integer(files.length)] as Seed;
-    let bytes: Buffer = Buffer.from(file.bytes);
-    for (let n = 1 + random.integer(3); n > 0; n--) {
-      const mutate = mutations[random.integer(mutations.length)];
-      bytes = mutate?.(bytes, random, others) ?? bytes;
-    }
-    const start = performance.now();
-    await readCase(file.around(bytes), own, outcome);
-    const elapsed = performance.now() - start;
-    if (elapsed > outcome.slowest) {
-      outcome.slowest = elapsed;
-      outcome.slowestSeed = own;
-    }
-    outcome.cases++;
-    if (i % 256 === 0) await new Promise(setImmediate);
-  }
-  return outcome;
+  return runCases(seed, cases, EXPECTED, async (random) => {
+    const { bytes, around } = files[random.integer(files.length)] as Seed;
+    await readWhole(around(mutate(bytes, random, others)));
+  });
 }
 
-async function readCase(bytes: Uint8Array, seed: number, outcome: Outcome): Promise<void> {
-  try {
-    const file = await openWeights(bytes);
-    for (const [name, { shape }] of file.entries) {
-      const { data } = await file.read(name);
-      const count = shape.reduce((product, n) => product * n, 1);
-      if (data.length !== count) throw new Error(`${name}: ${data.length} of ${count} elements`);
-    }
-    outcome.read++;
-  } catch (error) {
-    if (error instanceof PannsError && EXPECTED.has(error.code)) {
-      outcome.refused.set(error.code, (outcome.refused.get(error.code) ?? 0) + 1);
-    } else if (outcome.faults.length < 20) {
-      outcome.faults.push(`seed ${seed}: ${error instanceof Error ? error.stack : String(error)}`);
-    }
+async function readWhole(bytes: Uint8Array): Promise<void> {
+  const file = await openWeights(bytes);
+  for (const [name, { shape }] of file.entries) {
+    const { data } = await file.read(name);
+    const count = shape.reduce((product, n) => product * n, 1);
+    if (data.length !== count) throw new Error(`${name}: ${data.length} of ${count} elements`);
   }
 }

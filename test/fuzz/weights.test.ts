@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap';
 import { freshSeed } from '../data/fresh_seed.js';
-import { fuzz, type Outcome } from './fuzzer.js';
+import { type Outcome, tell } from './cases.js';
+import { fuzz } from './fuzzer.js';
 
 /** More are run by PANNS_FUZZ_CASES. */
 const CASES = Number(process.env.PANNS_FUZZ_CASES ?? 10_000);
@@ -11,11 +12,9 @@ const MOST_GROWTH = 128 * 2 ** 20;
 /** Far above the slowest, which waits for a garbage collection: shared machines stand still. */
 const MOST_MS = 2000;
 
-function check(t: Test, { cases, read, refused, faults, slowest, slowestSeed }: Outcome): void {
-  t.comment(
-    `${cases} files: ${read} read, ${[...refused].map((pair) => pair.join(' ')).join(', ')}`,
-  );
-  t.comment(`the slowest took ${slowest.toFixed(1)} ms (seed ${slowestSeed})`);
+function check(t: Test, outcome: Outcome): void {
+  tell(t, outcome);
+  const { cases, read, refused, faults, slowest } = outcome;
   t.same(faults, []);
   t.ok(slowest < MOST_MS);
   t.ok(read > cases / 200, 'some mutations are harmless');

@@ -272,6 +272,12 @@ t.test('a file cut anywhere is refused', async (t) => {
 t.test('what is no file of weights is named', async (t) => {
   const page = Buffer.from('<!DOCTYPE html><html><head><title>404</title></head></html>');
   await t.rejects(openWeights(page), { code: DAMAGED, message: /web page/ });
+  const jpeg = Buffer.from('ffd8ffe000104a46494600010101', 'hex');
+  await t.rejects(openWeights(jpeg), {
+    code: DAMAGED,
+    message:
+      /neither a safetensors file nor one that torch.save wrote: .* ff d8 ff e0 00 10 4a 46$/,
+  });
   await t.rejects(openWeights(Buffer.alloc(0)), { code: DAMAGED });
   await t.rejects(openWeights(Buffer.from('hello')), { code: DAMAGED });
   // Its header has 640 bytes, and begins as a pickle does.
