@@ -9,7 +9,7 @@ export const errorCodes = {
   ERR_PANNS_NATIVE_MISSING: 'no native binary was found for this platform',
   ERR_PANNS_NATIVE_LOAD: 'a native binary was found and could not be loaded',
   ERR_PANNS_BUILD: 'the native binary could not be built from its sources',
-  ERR_PANNS_DISPOSED: 'the object was used after close()',
+  ERR_PANNS_DISPOSED: 'the object was used after dispose() or close()',
   ERR_PANNS_BUSY: 'the object is at work and takes no other job now',
   ERR_PANNS_DEVICE: 'the device is unknown, or it failed while computing',
   ERR_PANNS_CUDA_UNAVAILABLE: 'CUDA was asked for and cannot be used here',
@@ -103,12 +103,18 @@ export function optionCheck(where: string): OptionCheck {
 
 /**
  * Throws ERR_PANNS_OPTION when `options` is neither undefined nor a plain options object, or has
- * a name outside `allowed`; the message says which known name is nearest.
+ * a name outside `allowed`; the message says which known name is nearest. `elsewhere` are names that
+ * other programs have for what is called otherwise here, with that name.
  */
-export function checkOptions(options: unknown, allowed: readonly string[], where: string): void {
+export function checkOptions(
+  options: unknown,
+  allowed: readonly string[],
+  where: string,
+  elsewhere: Readonly<Record<string, string>> = {},
+): void {
   if (options === undefined) return;
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
-    const actual = options === null ? 'null' : Array.isArray(options) ? 'array' : typeof options;
+    const actual = kindOf(options);
     throw new PannsError('ERR_PANNS_OPTION', `expected an options object, got ${actual}`, {
       where,
       expected: 'object',
@@ -117,7 +123,7 @@ export function checkOptions(options: unknown, allowed: readonly string[], where
   }
   for (const name of Object.keys(options)) {
     if (allowed.includes(name)) continue;
-    const guess = nearest(name, allowed);
+    const guess = Object.hasOwn(elsewhere, name) ? elsewhere[name] : nearest(name, allowed);
     const hint = guess === undefined ? '' : `; did you mean "${guess}"?`;
     const known = allowed.length === 0 ? 'there are none' : `known: ${allowed.join(', ')}`;
     throw new PannsError('ERR_PANNS_OPTION', `unknown option "${name}"${hint} (${known})`, {
@@ -126,13 +132,38 @@ export function checkOptions(options: unknown, allowed: readonly string[], where
       actual: name,
     });
   }
+  const { signal } = options as { signal?: unknown };
+  // Not by instanceof: another realm's signal is as good.
+  const isSignal = typeof signal === 'object' && signal !== null && 'addEventListener' in signal;
+  if (signal === undefined || isSignal) return;
+  const actual = kindOf(signal);
+  throw new PannsError('ERR_PANNS_OPTION', `expected signal to be an AbortSignal, got ${actual}`, {
+    where,
+    expected: 'AbortSignal',
+    actual,
+  });
 }
 
-/** The candidate with the fewest edits from `name`, letter case aside; the first among equals. */
+/** What a wrong value is, for a message: `Float64Array`, `array`, `undefined`. */
+export function kindOf(value: unknown): string {
+  if (value === null) return 'null';
+  if (Array.isArray(value)) return 'array';
+  if (typeof value !== 'object') return typeof value;
+  return value.constructor?.name ?? 'object';
+}
+
+/**
+ * The candidate with the fewest edits from `name`, letter case aside; the first among equals. One that
+ * begins or ends with the whole of it goes before all others: `rate` is meant for `sampleRate`.
+ */
 export function nearest(name: string, candidates: readonly string[]): string | undefined {
+  const word = name.toLowerCase();
+  const has = (text: string) => text.startsWith(word) || text.endsWith(word);
+  const holding = candidates.filter((candidate) => has(candidate.toLowerCase()));
   let best: string | undefined;
   let least = Number.POSITIVE_INFINITY;
-  for (const candidate of candidates) {
+  // Of one or two letters, that may well be chance.
+  for (const candidate of word.length > 2 && holding.length > 0 ? holding : candidates) {
     const edits = editDistance(name.toLowerCase(), candidate.toLowerCase());
     if (edits < least) {
       least = edits;

@@ -34,6 +34,7 @@ export {
 export { type CsvOptions, fromCsv } from './data/csv.js';
 export type { Clip, Dataset, PackedClip, SkippedClip } from './data/dataset.js';
 export { type FolderOptions, fromFolder } from './data/folder.js';
+export { fromHdf5, type Hdf5Options } from './data/hdf5.js';
 export type { Batch, BatchLoader, LoaderState } from './data/loader.js';
 export { type PackOptions, type PackReport, packClips } from './data/pack.js';
 export { fromPacked, type PackedOptions } from './data/packed.js';
@@ -67,6 +68,7 @@ export {
 } from './errors.js';
 export { FeatureExtractor, type FeatureOptions, type Features } from './features/extractor.js';
 export {
+  type AudioEnd,
   type Detection,
   type DetectOptions,
   type DetectorOptions,

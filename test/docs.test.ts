@@ -8,6 +8,7 @@ import { encodeWav16 } from '../lib/audio/wav.js';
 import { generateScenes } from '../lib/demo/scenes.js';
 import { createModel } from '../lib/index.js';
 import { packageRoot } from '../lib/native.js';
+import { writePack } from './helpers/hdf5.js';
 import { sharedFile } from './helpers/shared.js';
 
 const run = promisify(execFile);
@@ -27,14 +28,14 @@ interface Page {
 const pages: readonly Page[] = [
   // The second block saves what the third one loads.
   { page: 'README.md', snippets: 5, commands: [1], published: true },
-  { page: 'docs/migrating.md', snippets: 1 },
+  { page: 'docs/migrating.md', snippets: 2 },
   { page: 'docs/training.md', snippets: 1 },
   { page: 'docs/weights.md', snippets: 1, commands: [0] },
   { page: 'docs/onnx.md', snippets: 1 },
   { page: 'docs/profiling.md', snippets: 1 },
   { page: 'docs/transfer.md', snippets: 1, published: true },
   // The first two blocks load what the third one saves.
-  { page: 'docs/detection.md', snippets: 4, order: [2, 0, 1, 3], published: true },
+  { page: 'docs/detection.md', snippets: 5, order: [3, 0, 1, 2, 4], published: true },
   { page: 'docs/published-weights.md', snippets: 1, published: true },
 ];
 
@@ -62,6 +63,12 @@ async function prepare(page: string): Promise<string> {
   const rows = Array.from({ length: 6 }, (_, i) => `sounds/siren/${2 * i}.wav,0.2,0.9,siren`);
   const events = ['filename,onset,offset,event_label', ...rows, 'sounds/bark/1.wav,0,0.5,bark'];
   await writeFile(join(folder, 'strong.csv'), `${events.join('\n')}\n`);
+  const waveforms = join(folder, 'hdf5s', 'waveforms');
+  await mkdir(waveforms, { recursive: true });
+  const clips = scenes.clips.slice(0, 4).map(({ samples }, i) => {
+    return { name: `Y${i}.wav`, labels: [i, 500], samples: samples.map((x) => 32767 * x) };
+  });
+  await writeFile(join(waveforms, 'balanced_train.h5'), writePack(clips, sampleRate, 527));
   using model = await createModel('Cnn6', { classes: ['bark', 'siren'] });
   await model.save(join(folder, 'model.safetensors'));
   return folder;
@@ -88,7 +95,10 @@ for (const { page, snippets, order, commands = [], published } of pages) {
       });
       const file = join(folder, `snippet-${i}.mjs`);
       await writeFile(file, outputText);
-      await t.resolves(run(process.execPath, [file], { cwd: folder, env }), `snippet ${i}`);
+      const running = run(process.execPath, [file], { cwd: folder, env });
+      // For those that listen: three seconds of 16 kHz. Others leave it.
+      running.child.stdin?.on('error', () => undefined).end(new Uint8Array(96_000));
+      await t.resolves(running, `snippet ${i}`);
     }
     for (const i of commands) {
       for (const line of (blocks(text, 'sh')[i] ?? '').trim().split('\n')) {

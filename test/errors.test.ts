@@ -58,6 +58,13 @@ t.test('unknown options are errors that name the nearest known one', async (t) =
       message: `tag: unknown option "${typo}"; did you mean "${meant}"? (known: ${known.join(', ')})`,
     });
   }
+  const elsewhere = { learningRate: 'optimizer.lr' };
+  t.throws(() => checkOptions({ learningRate: 1 }, ['lrScale'], 'train', elsewhere), {
+    message: 'train: unknown option "learningRate"; did you mean "optimizer.lr"? (known: lrScale)',
+  });
+  t.throws(() => checkOptions({ constructor: 1 }, ['lrScale'], 'train', elsewhere), {
+    message: /did you mean "lrScale"/,
+  });
   t.throws(() => checkOptions({ x: 1 }, [], 'close'), {
     code: 'ERR_PANNS_OPTION',
     message: 'close: unknown option "x" (there are none)',
@@ -79,6 +86,9 @@ t.test('nearest counts edits, swaps of neighbours included', async (t) => {
   t.equal(nearest('abdc', ['abcx', 'abcd', 'abzz']), 'abcd', 'a swap is one edit, not two');
   t.equal(nearest('kitten', ['sitting', 'mitten', 'kit']), 'mitten');
   t.equal(nearest('', ['abc', 'a']), 'a');
+  t.equal(nearest('rate', ['start', 'sampleRate']), 'sampleRate', 'the end of a longer name');
+  t.equal(nearest('cat', ['take', 'category']), 'category', 'the beginning of a longer name');
+  t.equal(nearest('lr', ['lrScale', 'l']), 'l', 'two letters may be chance');
   t.equal(nearest('x', []), undefined);
 });
 

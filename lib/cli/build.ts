@@ -1,11 +1,12 @@
 import { execFile, spawn } from 'node:child_process';
 import { constants } from 'node:fs';
-import { access, mkdir, readFile } from 'node:fs/promises';
+import { access, readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { PannsError, throwIfAborted } from '../errors.js';
+import { makeFolder } from '../io/folder.js';
 import { packageRoot } from '../native.js';
 import { type Context, defineVerb, EXIT } from './verb.js';
 
@@ -120,7 +121,7 @@ async function buildPackages(root: string, context: Context): Promise<string> {
   };
   if (BUILD_PACKAGES.every((name) => installed(name) === devDependencies[name])) return root;
   const tools = join(root, 'build', 'tools');
-  await mkdir(tools, { recursive: true });
+  await makeFolder(tools);
   const wanted = BUILD_PACKAGES.map((name) => `${name}@${devDependencies[name]}`);
   context.print(`installing ${wanted.join(', ')} into ${tools}`);
   const { npm_execpath: npm } = process.env;

@@ -3,10 +3,14 @@ import { type CsvOptions, fromCsv } from '../data/csv.js';
 import type { Clip, Dataset } from '../data/dataset.js';
 import { dataError } from '../data/dataset.js';
 import { fromFolder } from '../data/folder.js';
+import { fromHdf5 } from '../data/hdf5.js';
 import { fromPacked, isPacked } from '../data/packed.js';
 import { splitStratified } from '../data/split.js';
 import { PannsError } from '../errors.js';
 import { ioError } from '../io/failure.js';
+import { isHdf5 } from '../io/hdf5/file.js';
+import { printable } from './format.js';
+import type { ProgressStream } from './progress.js';
 
 /** Which clips train and which validate; without folds, a share of each class validates. */
 export interface SplitChoice {
@@ -46,11 +50,22 @@ export function chosenColumns(
   };
 }
 
-/** Reads a folder with one folder a class, a packed one, or a CSV file; `classes` fixes their order. */
+/** How a command waits for its data: what stops it, and where it is told of; `json` tells nothing. */
+export interface Waiting {
+  readonly signal?: AbortSignal;
+  readonly messages?: ProgressStream;
+  readonly json?: boolean;
+}
+
+/**
+ * Reads a folder with one folder a class, a packed one, a CSV file, or an HDF5 pack or index; `classes`
+ * fixes their order. An HDF5 index of AudioSet takes its time: that is told, and stops on the signal.
+ */
 export async function openDataset(
   path: string,
   columns: Columns = {},
   classes?: readonly string[],
+  { signal, messages, json }: Waiting = {},
 ): Promise<Dataset> {
   const options = classes === undefined ? {} : { classes };
   let isFolder: boolean;
@@ -59,12 +74,17 @@ export async function openDataset(
   } catch (error) {
     throw ioError(error, 'read the data', path);
   }
-  if (!isFolder) return fromCsv(path, { ...columns, ...options });
-  const told = Object.values(columns).some((column) => column !== undefined);
-  if (!told) return (await isPacked(path)) ? fromPacked(path, options) : fromFolder(path, options);
-  throw new PannsError('ERR_PANNS_OPTION', 'columns are those of a CSV file, this is a folder', {
-    where: path,
-  });
+  const isPack = !isFolder && (await isHdf5(path));
+  if (!isFolder && !isPack) return fromCsv(path, { ...columns, ...options });
+  if (Object.values(columns).some((column) => column !== undefined)) {
+    const what = `columns are those of a CSV file, this is ${isPack ? 'an HDF5 file' : 'a folder'}`;
+    throw new PannsError('ERR_PANNS_OPTION', what, { where: path });
+  }
+  if (isPack) {
+    if (!json) messages?.write(`reading the names and labels in ${printable(path)}\n`);
+    return fromHdf5(path, { ...options, signal });
+  }
+  return (await isPacked(path)) ? fromPacked(path, options) : fromFolder(path, options);
 }
 
 /** The clips of the given folds. @throws PannsError `ERR_PANNS_DATA` for a fold that does not exist */

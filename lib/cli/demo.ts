@@ -1,4 +1,3 @@
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeWav16 } from '../audio/wav.js';
 import type { Dataset } from '../data/dataset.js';
@@ -6,7 +5,7 @@ import type { Decode } from '../data/reader.js';
 import { generateScenes, SCENE_CLASSES, type Scene } from '../demo/scenes.js';
 import { createModel } from '../inference/model.js';
 import { AudioTagger } from '../inference/tagger.js';
-import { ioError } from '../io/failure.js';
+import { makeFolder } from '../io/folder.js';
 import { evaluate } from '../train/evaluate.js';
 import { Trainer } from '../train/trainer.js';
 import { formatDuration, formatNumber, formatTable } from './format.js';
@@ -59,11 +58,7 @@ export const demo = defineVerb(
     const say = (line: string) => {
       if (!json) context.print(line);
     };
-    try {
-      await mkdir(out, { recursive: true });
-    } catch (error) {
-      throw ioError(error, 'create the folder', out);
-    }
+    await makeFolder(out);
     const training = makeScenes('train', scenes, 2 * seed);
     const heldOut = makeScenes('held-out', Math.max(FILES, Math.round(scenes / 4)), 2 * seed + 1);
     say(

@@ -9,8 +9,10 @@ import type { EventRules } from '../inference/events.js';
 import { writeFileAtomic } from '../io/atomic.js';
 import { ioError } from '../io/failure.js';
 import type { CommandSpec } from './args.js';
+import { audioOptions, chosenAudio, noteTruncated } from './audio.js';
 import { chosenDevice, type DeviceValues, deviceOptions } from './device.js';
 import { formatDuration, formatTable } from './format.js';
+import { MODEL_HELP } from './network.js';
 import { type Columns, detectionSvg, gatherColumns, MOST_COLUMNS } from './picture.js';
 import { createProgress } from './progress.js';
 import { audioFiles } from './tag.js';
@@ -121,10 +123,11 @@ const command = {
       value: 'file',
       required: true,
       short: 'm',
-      help: 'a file of weights, best with a head that scores frames',
+      help: `${MODEL_HELP}, best with a head that scores frames`,
     },
     labels: { type: 'string', value: 'a;b', help: 'only these classes' },
     ...detectorOptions,
+    ...audioOptions,
     format: { type: 'string', choices: eventFormats, help: 'print or write events so' },
     out: { type: 'string', value: 'file', short: 'o', help: 'write events there (csv)' },
     picture: { type: 'string', value: 'svg', help: 'draw the spectrogram, scores and events' },
@@ -148,6 +151,7 @@ export const detect = defineVerb(command, async (values, positionals, context) =
     .filter((name) => name !== '');
   const opened = await openDetector(values.model, values, chosen);
   using detector = opened.detector;
+  const reading = { signal, ...chosenAudio(values) };
   const found: { file: string; detection: Detection }[] = [];
   let failed = 0;
   for (const [i, file] of files.entries()) {
@@ -162,7 +166,7 @@ export const detect = defineVerb(command, async (values, positionals, context) =
       const scores = gatherColumns(detector.labels.length, MOST_COLUMNS, 'max');
       const detection = await detector.detect(file, {
         ...opened.rules,
-        signal,
+        ...reading,
         onScores({ first, frames, scores: block }) {
           progress.update(Math.round((first + frames) * detector.hopSeconds));
           if (picture !== undefined) scores.push(block);
@@ -172,8 +176,9 @@ export const detect = defineVerb(command, async (values, positionals, context) =
       found.push({ file, detection });
       if (json) print(JSON.stringify({ file, ...detection }));
       else if (format === undefined && out === undefined) printTable(file, detection, context);
+      if (detection.truncated && !json) noteTruncated(file, context);
       if (picture !== undefined) {
-        const svg = await draw(file, detection, scores, detector, rows, signal);
+        const svg = await draw(file, detection, scores, detector, rows, reading);
         await writeFileAtomic(picture, [svg]);
       }
     } catch (error) {
@@ -219,13 +224,13 @@ async function draw(
   scores: Columns,
   { labels, model: { sampleRate } }: EventDetector,
   rows: number,
-  signal: AbortSignal,
+  reading: { readonly signal: AbortSignal; readonly nanToZero?: true },
 ): Promise<string> {
   using features = new FeatureExtractor({ sampleRate });
   const { melBins, hopSize, windowSize, fmin, fmax } = features.options;
   const logmel = gatherColumns(melBins, MOST_COLUMNS, 'mean');
   for (let start = 0; start < seconds; start += PART_SECONDS) {
-    const range = { start, duration: PART_SECONDS, sampleRate, signal };
+    const range = { start, duration: PART_SECONDS, sampleRate, ...reading };
     const { samples } = await loadAudio(file, range);
     const padded = new Float32Array(Math.max(samples.length, windowSize));
     padded.set(samples);

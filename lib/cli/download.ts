@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 import { type CacheState, cacheFolder, examineFile } from '../inference/cache.js';
 import { type DownloadProgress, downloadWeights, publishedFile } from '../inference/download.js';
 import { type PublishedFile, publishedFiles, publishedUrl } from '../models/pretrained.js';
-import { type Column, formatBytes, formatTable } from './format.js';
+import { type Column, formatBytes, formatDuration, formatTable, printable } from './format.js';
 import { createProgress, type Progress, type ProgressStream } from './progress.js';
 import { type Context, defineVerb, EXIT, UsageError } from './verb.js';
 
@@ -153,9 +153,16 @@ function displayOf(stream: ProgressStream, silent: boolean) {
   // Whole tenths of a megabyte: the last digit does not flicker.
   const megabytes = (bytes: number) => Math.round(bytes / 1e5) / 10;
   return {
-    onProgress({ name, received, total }: DownloadProgress): void {
+    onProgress({ name, received, total, waiting }: DownloadProgress): void {
+      if (waiting !== undefined) {
+        const { reason, seconds } = waiting;
+        const line = `${name}: ${reason}; trying again in ${formatDuration(seconds)}`;
+        if (progress !== undefined) progress.log(line);
+        else if (!silent) stream.write(`${printable(line)}\n`);
+        return;
+      }
       progress ??= createProgress({
-        ...{ label: name, unit: 'MB', initial: megabytes(received), stream, silent },
+        ...{ label: name, unit: 'MB', rate: ' MB/s', initial: megabytes(received), stream, silent },
         total: total === undefined ? undefined : megabytes(total),
       });
       progress.update(megabytes(received));

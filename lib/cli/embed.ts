@@ -6,7 +6,9 @@ import { writeFileAtomic } from '../io/atomic.js';
 import { toHalf } from '../io/half.js';
 import { writeNpy } from '../io/npy.js';
 import { writeSafetensors } from '../io/safetensors_writer.js';
+import { audioOptions, chosenAudio, noteTruncated } from './audio.js';
 import { chosenDevice, deviceOptions } from './device.js';
+import { MODEL_HELP } from './network.js';
 import { createProgress } from './progress.js';
 import { audioFiles } from './tag.js';
 import { complain, defineVerb, EXIT, UsageError } from './verb.js';
@@ -26,7 +28,7 @@ const command = {
   summary: 'Write the embeddings of audio files',
   positionals: [{ name: 'file', help: 'audio files, or folders of them', many: true }],
   options: {
-    model: { type: 'string', value: 'file', required: true, short: 'm', help: 'a model file' },
+    model: { type: 'string', value: 'file', required: true, short: 'm', help: MODEL_HELP },
     out: {
       type: 'string',
       value: 'file',
@@ -43,6 +45,7 @@ const command = {
     hop: { type: 'number', min: 0.001, help: 'seconds between windows; default --window' },
     half: { type: 'boolean', help: 'write 16-bit floats instead of 32' },
     mean: { type: 'boolean', help: 'one row a file: the mean of its windows' },
+    ...audioOptions,
     ...deviceOptions,
     json: { type: 'boolean', help: 'print JSON' },
   },
@@ -67,14 +70,18 @@ export const embedVerb = defineVerb(command, async (values, positionals, context
   });
   const rows: Float32Array[] = [];
   const records: IndexRow[] = [];
-  let failed = 0;
+  let [failed, truncated] = [0, 0];
   for (const [i, file] of files.entries()) {
     try {
-      const options = { windowSeconds: window, hopSeconds: hop, signal };
+      const options = { windowSeconds: window, hopSeconds: hop, signal, ...chosenAudio(values) };
       const found = await embed(model, file, options);
+      if (found.truncated) {
+        truncated++;
+        noteTruncated(file, context);
+      }
       const kept = mean ? meanOf(found) : found;
       rows.push(kept.data);
-      records.push(...kept.windows.map((place) => ({ file, ...place })));
+      for (const place of kept.windows) records.push({ file, ...place });
     } catch (error) {
       if (!(error instanceof PannsError) || !AUDIO_FAULTS.test(error.code)) throw error;
       failed++;
@@ -95,17 +102,24 @@ export const embedVerb = defineVerb(command, async (values, positionals, context
   } else await writeSafetensors(out, [['embedding', { dtype: 'F32', shape, data }]]);
   const text = /\.json$/i.test(index) ? `${JSON.stringify(records, null, 1)}\n` : csvOf(records);
   await writeFileAtomic(index, [text]);
-  if (json) print(JSON.stringify({ out, index, shape, files: files.length - failed, failed }));
+  const counts = { files: files.length - failed, failed, truncated };
+  if (json) print(JSON.stringify({ out, index, shape, ...counts }));
   else print(`${shape.join(' x ')} values: ${out}\nrows: ${index}`);
   return failed > 0 ? EXIT.failed : EXIT.ok;
 });
 
 /** One row: the mean over windows, over all of the file's time. */
-function meanOf({ data, shape: [windows, columns], windows: places }: Embeddings): Embeddings {
+function meanOf(found: Embeddings): Embeddings {
+  const {
+    data,
+    shape: [windows, columns],
+    windows: places,
+  } = found;
   const sums = new Float64Array(columns);
   for (let i = 0; i < data.length; i++)
     sums[i % columns] = (sums[i % columns] ?? 0) + (data[i] ?? 0);
   return {
+    ...found,
     data: Float32Array.from(sums, (sum) => sum / windows),
     shape: [1, columns],
     windows: [{ start: places[0]?.start ?? 0, end: places.at(-1)?.end ?? 0 }],

@@ -6,6 +6,7 @@ import { chosenColumns, columnOptions, openDataset, selectFolds } from './data.j
 import { detectorOptions } from './detect.js';
 import { chosenDevice } from './device.js';
 import { evalEvents } from './eval_events.js';
+import { MODEL_HELP } from './network.js';
 import { createProgress } from './progress.js';
 import { classTable, scoreLine } from './results.js';
 import { defineVerb, EXIT, UsageError } from './verb.js';
@@ -22,12 +23,12 @@ const command = {
       value: 'file',
       required: true,
       short: 'm',
-      help: 'a .safetensors file',
+      help: MODEL_HELP,
     },
     data: {
       type: 'string',
       value: 'path',
-      help: 'a folder with one folder a class, or a CSV file; with --events, where paths start',
+      help: 'a folder with one folder a class, a packed one, a CSV or HDF5 file; with --events, where paths start',
     },
     events: {
       type: 'string',
@@ -69,7 +70,7 @@ export const evaluateVerb = defineVerb(command, async (values, _, context) => {
   using model = await loadModel(values.model, chosenDevice(values));
   const { classes } = model;
   const names = typeof classes === 'number' ? undefined : classes;
-  const whole = await openDataset(data, chosenColumns(values), names);
+  const whole = await openDataset(data, chosenColumns(values), names, { signal, messages, json });
   const dataset = folds === undefined ? whole : selectFolds(whole, folds);
   const clipSeconds = values.seconds ?? (await longestClipSeconds(dataset, MOST_SECONDS));
   const total = dataset.clips.length;

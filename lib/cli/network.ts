@@ -11,6 +11,9 @@ export const NETWORK = {
   help: 'a name that "panns models" lists, or a file of weights',
 } as const;
 
+/** What --model takes where weights are needed. */
+export const MODEL_HELP = 'a file of weights, or the name of published ones: mn04';
+
 /** A shape of its work, for the commands that ask about it. */
 export const networkOptions = {
   batch: { type: 'integer', min: 1, default: 32, help: 'clips of a batch' },

@@ -17,7 +17,7 @@ export const pack = defineVerb(
         type: 'string',
         value: 'path',
         required: true,
-        help: 'a folder with one folder a class, or a CSV file',
+        help: 'a folder with one folder a class, a CSV file, or an HDF5 file of PANNs',
       },
       out: {
         type: 'string',
@@ -47,7 +47,11 @@ export const pack = defineVerb(
   },
   async (values, _, { print, messages, signal }) => {
     const { data, out, seconds, folds, json } = values;
-    const whole = await openDataset(data, chosenColumns(values));
+    const whole = await openDataset(data, chosenColumns(values), undefined, {
+      signal,
+      messages,
+      json,
+    });
     const dataset = folds === undefined ? whole : selectFolds(whole, folds);
     const total = dataset.clips.length;
     const progress = createProgress({

@@ -14,6 +14,8 @@ export interface ProgressOptions {
   total?: number | undefined;
   /** What a unit is, plural: `clips`. Default nothing. */
   unit?: string | undefined;
+  /** Behind the units a second; default `/s`. */
+  rate?: string | undefined;
   /** Where a resumed run begins; the rate counts from here. Default 0. */
   initial?: number | undefined;
   /** Default standard error, so that standard output carries results alone. */
@@ -76,7 +78,7 @@ export function createProgress(options: ProgressOptions): Progress {
     parts.push(total === undefined ? `${done}${unit}` : `${done}/${total}${unit}`);
     const speed = rate.value();
     if (speed > 0) {
-      parts.push(`${formatNumber(speed)}/s`);
+      parts.push(`${formatNumber(speed)}${options.rate ?? '/s'}`);
       const left = total === undefined ? 0 : (total - done) / speed;
       if (left > 0) parts.push(`${formatDuration(left)} left`);
     }

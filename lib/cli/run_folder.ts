@@ -1,9 +1,11 @@
-import { appendFile, mkdir, readFile } from 'node:fs/promises';
+import { appendFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PannsError } from '../errors.js';
 import type { Model } from '../inference/model.js';
 import { writeFileAtomic } from '../io/atomic.js';
 import { ioError, systemCode } from '../io/failure.js';
+import { makeFolder } from '../io/folder.js';
+import { readTextIfAny } from '../io/text.js';
 import type { Evaluation } from '../train/evaluate.js';
 import type { Columns, SplitChoice } from './data.js';
 import { plotSvg } from './plot.js';
@@ -66,47 +68,51 @@ function runPaths(folder: string) {
   };
 }
 
-/** Makes a run folder for a new training. @throws PannsError `ERR_PANNS_OPTION` when it holds one already */
+/**
+ * Makes a run folder for a new training. One that ended before its first checkpoint left nothing that
+ * could go on, and makes room.
+ *
+ * @throws PannsError `ERR_PANNS_OPTION` when it holds a training already
+ */
 export async function createRun(folder: string, config: RunConfig): Promise<RunFolder> {
   const paths = runPaths(folder);
-  if ((await read(paths.config)) !== undefined) {
+  const begun = (await readTextIfAny(paths.config)) !== undefined;
+  if (begun && (await isWorthKeeping(paths))) {
     const what = 'this folder holds a training already: resume it with --resume, or choose another';
     throw new PannsError('ERR_PANNS_OPTION', what, { where: folder });
   }
-  try {
-    await mkdir(folder, { recursive: true });
-  } catch (error) {
-    throw ioError(error, 'create the folder', folder);
-  }
+  await makeFolder(folder);
   await writeFileAtomic(paths.config, [`${JSON.stringify(config, null, 2)}\n`]);
   return openWith(folder, []);
+}
+
+async function isWorthKeeping(paths: ReturnType<typeof runPaths>): Promise<boolean> {
+  const results = [paths.lines, paths.metrics, paths.model];
+  const found = await Promise.all(results.map((path) => stat(path).catch(() => undefined)));
+  if (found.some((file) => file !== undefined)) return true;
+  const names = await readdir(paths.checkpoints).catch((error) => {
+    if (systemCode(error) === 'ENOENT') return [];
+    throw ioError(error, 'read the folder', paths.checkpoints);
+  });
+  return names.length > 0;
 }
 
 /** How far the run in a folder is: its last validation once it has ended. */
 export async function runState(folder: string): Promise<'none' | 'begun' | Scores> {
   const { config, metrics } = runPaths(folder);
-  if ((await read(config)) === undefined) return 'none';
-  const text = await read(metrics);
+  if ((await readTextIfAny(config)) === undefined) return 'none';
+  const text = await readTextIfAny(metrics);
   if (text === undefined) return 'begun';
-  try {
-    return (JSON.parse(text) as { validation?: Scores }).validation ?? 'begun';
-  } catch {
-    throw new PannsError('ERR_PANNS_CHECKPOINT', 'this file is not JSON', { where: metrics });
-  }
+  return (parseKept(text, metrics) as { validation?: Scores }).validation ?? 'begun';
 }
 
 /** The configuration of a training. @throws PannsError `ERR_PANNS_CHECKPOINT` when there is none */
 export async function readRunConfig(folder: string): Promise<RunConfig> {
   const path = runPaths(folder).config;
-  const text = await read(path);
+  const text = await readTextIfAny(path);
   const fail = (what: string) => new PannsError('ERR_PANNS_CHECKPOINT', what, { where: path });
   if (text === undefined) throw fail('there is no training to resume here');
-  let config: Partial<RunConfig>;
-  try {
-    config = JSON.parse(text) as RunConfig;
-  } catch {
-    throw fail('this file is not JSON');
-  }
+  const config = parseKept(text, path) as Partial<RunConfig>;
   const whole = config.version === 1 && config.data && config.split && config.classes;
   if (!whole) throw fail('this is not the configuration of a training of this version');
   return config as RunConfig;
@@ -115,15 +121,17 @@ export async function readRunConfig(folder: string): Promise<RunConfig> {
 /** Opens a run folder again, without the lines of steps that will be done again. */
 export async function reopenRun(folder: string, step: number): Promise<RunFolder> {
   const { lines } = runPaths(folder);
-  const records = ((await read(lines)) ?? '').split('\n').flatMap((line): EpochRecord[] => {
-    try {
-      const record = JSON.parse(line) as EpochRecord;
-      return record.step <= step ? [record] : [];
-    } catch {
-      // An interrupted write leaves half a line.
-      return [];
-    }
-  });
+  const records = ((await readTextIfAny(lines)) ?? '')
+    .split('\n')
+    .flatMap((line): EpochRecord[] => {
+      try {
+        const record = JSON.parse(line) as EpochRecord;
+        return record.step <= step ? [record] : [];
+      } catch {
+        // An interrupted write leaves half a line.
+        return [];
+      }
+    });
   await writeFileAtomic(
     lines,
     records.map((record) => `${JSON.stringify(record)}\n`),
@@ -174,11 +182,18 @@ function curvesOf(records: readonly EpochRecord[]): string {
   ]);
 }
 
-async function read(path: string): Promise<string | undefined> {
+/**
+ * The object in the JSON of a file that a training keeps.
+ *
+ * @throws PannsError `ERR_PANNS_CHECKPOINT`
+ */
+export function parseKept(text: string, path: string): Record<string, unknown> {
+  let value: unknown;
   try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined;
-    throw ioError(error, 'read', path);
+    value = JSON.parse(text);
+  } catch {
+    // Told below, as a value of another kind is.
   }
+  if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
+  throw new PannsError('ERR_PANNS_CHECKPOINT', 'this file is not a JSON object', { where: path });
 }

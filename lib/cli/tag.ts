@@ -4,8 +4,10 @@ import { AUDIO_EXTENSIONS } from '../data/folder.js';
 import { PannsError } from '../errors.js';
 import { AudioTagger, type Tags } from '../inference/tagger.js';
 import { ioError } from '../io/failure.js';
+import { audioOptions, chosenAudio, noteTruncated } from './audio.js';
 import { chosenDevice, deviceOptions } from './device.js';
 import { formatDuration, formatTable } from './format.js';
+import { MODEL_HELP } from './network.js';
 import { createProgress } from './progress.js';
 import { type Context, complain, defineVerb, EXIT } from './verb.js';
 
@@ -21,7 +23,7 @@ export const tag = defineVerb(
         value: 'file',
         required: true,
         short: 'm',
-        help: 'a .safetensors file',
+        help: MODEL_HELP,
       },
       top: { type: 'integer', min: 1, default: 5, help: 'labels to print' },
       threshold: { type: 'number', default: 0, help: 'no labels with lower scores' },
@@ -34,6 +36,7 @@ export const tag = defineVerb(
         help: 'how windows become one result',
       },
       segments: { type: 'boolean', help: 'also print the best labels of each window' },
+      ...audioOptions,
       ...deviceOptions,
       json: { type: 'boolean', help: 'print a JSON line a file' },
     },
@@ -56,12 +59,16 @@ export const tag = defineVerb(
     });
     let failed = 0;
     // One file is read while another is scored.
-    const next = prefetch(files, (file) => tagger.tag(file, { threshold, signal }));
+    const options = { threshold, signal, ...chosenAudio(values) };
+    const next = prefetch(files, (file) => tagger.tag(file, options));
     for (const [i, file] of files.entries()) {
       try {
         const tags = await next();
         if (json) print(JSON.stringify(jsonResult(file, tags, segments, top, tagger)));
-        else printTable(file, tags, segments, top, tagger, context);
+        else {
+          printTable(file, tags, segments, top, tagger, context);
+          if (tags.truncated) noteTruncated(file, context);
+        }
       } catch (error) {
         if (!(error instanceof PannsError)) throw error;
         failed++;
@@ -96,12 +103,12 @@ function prefetch<T, R>(items: readonly T[], work: (item: T) => Promise<R>): () 
 }
 
 function jsonResult(file: string, tags: Tags, segments: boolean, top: number, tagger: AudioTagger) {
-  const { labels, seconds } = tags;
-  if (!segments) return { file, seconds, labels };
+  const { labels, seconds, truncated } = tags;
+  if (!segments) return { file, seconds, truncated, labels };
   const windows = tags.segments.map(({ start, end, scores }) => {
     return { start, end, labels: tagger.best(scores, { topK: top }) };
   });
-  return { file, seconds, labels, segments: windows };
+  return { file, seconds, truncated, labels, segments: windows };
 }
 
 function printTable(

@@ -25,7 +25,7 @@ export const command = {
     data: {
       type: 'string',
       value: 'path',
-      help: 'a folder with one folder a class, or a CSV file',
+      help: 'a folder with one folder a class, a packed one, a CSV or HDF5 file',
     },
     ...columnOptions,
     out: {

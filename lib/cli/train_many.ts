@@ -1,18 +1,18 @@
-import { mkdir, readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Dataset } from '../data/dataset.js';
 import { rememberClips } from '../data/reader.js';
 import { fewShot, kFold } from '../data/split.js';
 import { PannsError } from '../errors.js';
 import { writeFileAtomic } from '../io/atomic.js';
-import { ioError, systemCode } from '../io/failure.js';
+import { makeFolder } from '../io/folder.js';
+import { readTextIfAny } from '../io/text.js';
 import { crossValidate, type Spread, spreadOf } from '../train/cross_validate.js';
 import { createFeatureStore } from '../train/features.js';
 import { chosenColumns, divide, openDataset } from './data.js';
 import { formatNumber, formatTable } from './format.js';
 import { plotSvg } from './plot.js';
 import { createProgress } from './progress.js';
-import { runState, type Scores } from './run_folder.js';
+import { parseKept, runState, type Scores } from './run_folder.js';
 import { command, DEFAULTS, type TrainValues } from './train_command.js';
 import { planModel, planRecipe, wholeNumber } from './train_options.js';
 import { beginRun, resumeRun, runTraining } from './train_run.js';
@@ -40,18 +40,17 @@ export async function trainFolds(
   context: Context,
 ): Promise<void> {
   const path = join(values.out, 'folds.json');
-  if ((await readText(path)) !== undefined || (await runState(values.out)) !== 'none') {
+  if ((await readTextIfAny(path)) !== undefined || (await runState(values.out)) !== 'none') {
     const what = 'this folder holds a training already: resume it with --resume, or choose another';
     throw new PannsError('ERR_PANNS_OPTION', what, { where: values.out });
   }
-  const dataset = await openDataset(values.data ?? '', chosenColumns(values));
+  const dataset = await openDataset(values.data ?? '', chosenColumns(values), undefined, {
+    ...context,
+    json: values.json,
+  });
   const all = wanted.length === 1 && wanted[0] === 'all';
   const folds = kFold(dataset, all ? {} : { folds: wanted }).map(({ name }) => name);
-  try {
-    await mkdir(values.out, { recursive: true });
-  } catch (error) {
-    throw ioError(error, 'create the folder', values.out);
-  }
+  await makeFolder(values.out);
   const config: FoldsConfig = {
     ...{ version: 1, folds },
     values: { ...values, data: resolve(values.data ?? '') },
@@ -63,22 +62,18 @@ export async function trainFolds(
 /** Goes on with a cross-validation; false where the folder holds none. */
 export async function resumeFolds(values: TrainValues, context: Context): Promise<boolean> {
   const path = join(values.out, 'folds.json');
-  const text = await readText(path);
+  const text = await readTextIfAny(path);
   if (text === undefined) return false;
   if (values.epochs !== undefined) {
     throw new UsageError(command, '--epochs is settled by the cross-validation that is resumed');
   }
-  let config: FoldsConfig;
-  try {
-    config = JSON.parse(text) as FoldsConfig;
-  } catch {
-    throw new PannsError('ERR_PANNS_CHECKPOINT', 'this file is not JSON', { where: path });
-  }
-  if (config.version !== 1 || !Array.isArray(config.folds) || typeof config.values !== 'object') {
+  const config = parseKept(text, path) as Partial<FoldsConfig>;
+  const { version, folds, values: stored } = config;
+  if (version !== 1 || !Array.isArray(folds) || typeof stored !== 'object' || stored === null) {
     const what = 'this is not the configuration of a cross-validation of this version';
     throw new PannsError('ERR_PANNS_CHECKPOINT', what, { where: path });
   }
-  await runFolds(config, values, context);
+  await runFolds({ version, folds, values: stored }, values, context);
   return true;
 }
 
@@ -136,7 +131,11 @@ export async function trainFewShots(
   const { out, json, seed: firstSeed = 0, seeds = DEFAULT_SEEDS } = values;
   const { signal, print, messages } = context;
   const counts = shots.map((text) => wholeNumber('shots', text)).sort((a, b) => a - b);
-  const dataset = await openDataset(values.data ?? '', chosenColumns(values));
+  const dataset = await openDataset(values.data ?? '', chosenColumns(values), undefined, {
+    signal,
+    messages,
+    json,
+  });
   const { training, validation } = divide(dataset, {
     trainFolds: values['train-folds'],
     valFolds: values['val-folds'],
@@ -184,11 +183,7 @@ export async function trainFewShots(
     return { shots: perClass, ...Object.fromEntries(metrics.map((name) => [name, of(name)])) };
   }) as ({ shots: number } & Partial<Record<'accuracy' | 'mAP', Spread>>)[];
   const [file, curve] = [join(out, 'few_shot.json'), join(out, 'few_shot.svg')];
-  try {
-    await mkdir(out, { recursive: true });
-  } catch (error) {
-    throw ioError(error, 'create the folder', out);
-  }
+  await makeFolder(out);
   const written = { model: plan.name, from: values.from, recipe, rows, summary };
   await writeFileAtomic(file, [`${JSON.stringify(written, null, 2)}\n`]);
   const series = metrics.map((name) => {
@@ -214,13 +209,4 @@ function foldOf(training: Dataset, test: Dataset, perClass: number, seed: number
 function spreadText(spread: Spread | undefined): string {
   const { mean = Number.NaN, sd = Number.NaN } = spread ?? {};
   return Number.isNaN(sd) ? formatNumber(mean) : `${formatNumber(mean)} ± ${formatNumber(sd)}`;
-}
-
-async function readText(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined;
-    throw ioError(error, 'read', path);
-  }
 }

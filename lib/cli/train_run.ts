@@ -104,10 +104,8 @@ export async function runTraining(
 }
 
 /** A new training in a new run folder. */
-export async function beginRun(
-  values: TrainValues,
-  { signal, distributed, features }: TrainContext,
-): Promise<Run> {
+export async function beginRun(values: TrainValues, context: TrainContext): Promise<Run> {
+  const { signal, distributed, features } = context;
   const { out, seed = 0 } = values;
   if (values.data === undefined) throw new UsageError(command, 'the option --data is missing');
   const data = resolve(values.data);
@@ -118,14 +116,15 @@ export async function beginRun(
     seed,
   };
   const columns = chosenColumns(values);
-  const dataset = await openDataset(data, columns);
+  const dataset = await openDataset(data, columns, undefined, { ...context, json: values.json });
   const { training, validation } = divide(dataset, split);
   const { name, options, make } = await planModel(values, dataset, distributed);
   const recipe = await planRecipe(values, dataset);
   const model = await make(seed);
+  let trainer: Trainer | undefined;
   try {
     const checkpointEpochs = values['checkpoint-epochs'] ?? DEFAULTS['checkpoint-epochs'];
-    const trainer = new Trainer(model, {
+    trainer = new Trainer(model, {
       ...{ ...recipe, dataset: training, validation, signal, distributed, features },
       checkpoint: checkpointChoice(
         out,
@@ -144,19 +143,21 @@ export async function beginRun(
     const run = await sharedRun(distributed, () => createRun(out, config));
     return { trainer, run };
   } catch (error) {
+    trainer?.dispose();
     model.dispose();
     throw error;
   }
 }
 
 /** The training of a run folder, from its newest checkpoint on. */
-export async function resumeRun(
-  values: TrainValues,
-  { signal, distributed, features }: TrainContext,
-): Promise<Run> {
+export async function resumeRun(values: TrainValues, context: TrainContext): Promise<Run> {
+  const { signal, distributed, features } = context;
   const { out, epochs } = values;
   const config = await readRunConfig(out);
-  const dataset = await openDataset(config.data, config.columns, config.classes);
+  const dataset = await openDataset(config.data, config.columns, config.classes, {
+    ...context,
+    json: values.json,
+  });
   const { training, validation } = divide(dataset, config.split);
   const { batchSize } = config.recipe as { batchSize: number };
   const trainer = await Trainer.resume(`${out}/checkpoints`, {
@@ -169,7 +170,13 @@ export async function resumeRun(
       training.clips.length / (batchSize * (distributed?.size ?? 1)),
     ),
   });
-  return { trainer, run: await sharedRun(distributed, () => reopenRun(out, trainer.step)) };
+  try {
+    return { trainer, run: await sharedRun(distributed, () => reopenRun(out, trainer.step)) };
+  } catch (error) {
+    trainer.dispose();
+    trainer.model.dispose();
+    throw error;
+  }
 }
 
 function checkpointChoice(out: string, epochs: number, stepsPerEpoch: number) {

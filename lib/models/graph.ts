@@ -1,5 +1,6 @@
 import type { LogmelOptions, SpecNode } from '../addon.js';
-import { PannsError } from '../errors.js';
+import { kindOf, PannsError } from '../errors.js';
+import { checkTensors, isTensor } from './arguments.js';
 import type {
   Builder,
   Extent,
@@ -349,7 +350,8 @@ export function buildGraph(
   const made: Record<string, number> = {};
   const outputs: Record<string, OutputShape> = {};
   let least = 1;
-  for (const [output, tensor] of Object.entries(body(b, waveform))) {
+  for (const [output, tensor] of Object.entries(body(checkTensors(b, fail, pathOf), waveform))) {
+    if (!isTensor(tensor)) fail(output, `expected a tensor for this output, got ${kindOf(tensor)}`);
     made[output] = Number(tensor.ref.slice(1));
     const columns = tensor.channels;
     outputs[output] = tensor.kind === 'frames' ? { columns, frames: tensor.framesOf } : { columns };

@@ -1,14 +1,17 @@
-import { mkdir, readdir, unlink } from 'node:fs/promises';
+import { readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { NativeSession } from '../addon.js';
+import { findNotFinite } from '../audio/finite.js';
 import type { LoaderState } from '../data/loader.js';
 import { PannsError } from '../errors.js';
 import { modelMetadata, OPTIMIZER_PREFIX } from '../inference/description.js';
 import { type Model, modelInternals } from '../inference/model.js';
+import { sameShape } from '../inference/state.js';
 import { ioError, systemCode } from '../io/failure.js';
-import { openSafetensors, type SafetensorsFile, toFloat32 } from '../io/safetensors.js';
+import { makeFolder } from '../io/folder.js';
+import { openSafetensors, type SafetensorsFile } from '../io/safetensors.js';
 import { type WritableTensor, writeSafetensors } from '../io/safetensors_writer.js';
-import { callNative } from '../native/call.js';
+import { allocate, callNative } from '../native/call.js';
 import type { Recipe } from './recipe.js';
 
 /** The best evaluation so far. */
@@ -57,11 +60,7 @@ export async function writeCheckpoint(
   state: TrainingState,
   keep: number,
 ): Promise<string> {
-  try {
-    await mkdir(folder, { recursive: true });
-  } catch (error) {
-    throw ioError(error, 'create the folder', folder);
-  }
+  await makeFolder(folder);
   const { description } = modelInternals(model);
   const tensors = await model.stateDict();
   for (const { name, shape } of trained(model, session)) {
@@ -70,7 +69,7 @@ export async function writeCheckpoint(
       tensors.set(slotName(slot, name), { dtype: 'F32', shape, data });
     }
   }
-  checkFinite(tensors);
+  await checkFinite(tensors);
   const path = join(folder, `step-${String(state.step).padStart(6, '0')}.safetensors`);
   const metadata: [string, string][] = [
     ...modelMetadata(description),
@@ -118,7 +117,10 @@ export async function openLatest(folder: string): Promise<OpenCheckpoint> {
       reasons.push(error.message);
     }
   }
-  const what = reasons.length === 0 ? 'there is no checkpoint here' : reasons.join('; ');
+  const what =
+    reasons.length === 0
+      ? 'there is no checkpoint here: a training that ended before its first one begins anew'
+      : reasons.join('; ');
   throw new PannsError('ERR_PANNS_CHECKPOINT', what, {
     where: folder,
     expected: 'step-NNNNNN.safetensors',
@@ -157,14 +159,24 @@ export async function restoreOptimizer(
   model: Model,
   session: NativeSession,
 ): Promise<void> {
-  for (const { name } of trained(model, session)) {
+  const parameters = trained(model, session);
+  const sizeOf = (shape: readonly number[]) => shape.reduce((product, n) => product * n, 1);
+  // Shared, and the core reads it in place: other memory would be copied on the event loop.
+  const memory = allocate(parameters.reduce((most, { shape }) => Math.max(most, sizeOf(shape)), 0));
+  for (const { name, shape } of parameters) {
     for (const slot of session.slots()) {
       const key = slotName(slot, name);
-      if (!file.entries.has(key)) {
+      const entry = file.entries.get(key);
+      if (entry === undefined) {
         const what = `it lacks ${key}; was it written with another optimizer or freeze?`;
         throw new PannsError('ERR_PANNS_CHECKPOINT', what, { where: path });
       }
-      const values = toFloat32(await file.read(key));
+      if (entry.dtype !== 'F32' || !sameShape(entry.shape, shape)) {
+        const what = `expected ${key} to be [${shape}] of F32, got [${entry.shape}] of ${entry.dtype}`;
+        throw new PannsError('ERR_PANNS_CHECKPOINT', what, { where: path });
+      }
+      const values = memory.subarray(0, sizeOf(shape));
+      await file.read(key, new Uint8Array(values.buffer, 0, values.byteLength));
       await callNative(path, () => session.setSlot(slot, name, values));
     }
   }
@@ -178,9 +190,9 @@ function trained(model: Model, session: NativeSession): { name: string; shape: n
   return model.parameters().filter(({ name }) => session.trains(name));
 }
 
-function checkFinite(tensors: ReadonlyMap<string, WritableTensor>): void {
+async function checkFinite(tensors: ReadonlyMap<string, WritableTensor>): Promise<void> {
   for (const [name, { dtype, data }] of tensors) {
-    if (dtype !== 'F32' || data.every((value) => Number.isFinite(value))) continue;
+    if (dtype !== 'F32' || (await findNotFinite(data)) < 0) continue;
     const what = `${name} has become NaN or infinite; no checkpoint was written`;
     throw new PannsError('ERR_PANNS_NAN', what, { where: 'Trainer' });
   }

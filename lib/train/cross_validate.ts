@@ -1,10 +1,10 @@
 import type { ClipReader, Decode } from '../data/reader.js';
 import type { Fold } from '../data/split.js';
-import { checkOptions, PannsError } from '../errors.js';
+import { PannsError } from '../errors.js';
 import type { Model } from '../inference/model.js';
 import type { Evaluation } from './evaluate.js';
 import { createFeatureStore, type FeatureStore } from './features.js';
-import { type RecipeOptions, recipeOptionNames } from './recipe.js';
+import { checkRecipeNames, type RecipeOptions } from './recipe.js';
 import { Trainer, type TrainingStep } from './trainer.js';
 
 /** Options of {@link crossValidate}: a recipe, and what is trained on. */
@@ -68,7 +68,7 @@ const OWN_OPTIONS = [
  * @throws PannsError `ERR_PANNS_OPTION`, and as {@link Trainer}; AbortError
  */
 export async function crossValidate(options: CrossValidateOptions): Promise<CrossValidation> {
-  checkOptions(options, [...OWN_OPTIONS, ...recipeOptionNames], 'crossValidate');
+  checkRecipeNames(options, 'crossValidate', OWN_OPTIONS);
   const { folds, model: make, decode, cache, onStep, onFold, signal, ...rest } = options;
   const { features = createFeatureStore(), ...recipe } = rest;
   if (folds.length === 0) {

@@ -2,8 +2,9 @@ import { type Clip, type Dataset, requireClasses } from '../data/dataset.js';
 import { clipLengths } from '../data/lengths.js';
 import { createBatchLoader, wholeBatch } from '../data/loader.js';
 import type { ClipReader, Decode } from '../data/reader.js';
+import { checkPackedLength } from '../data/reader.js';
 import { sequentialSampler } from '../data/sampler.js';
-import { checkOptions, PannsError, throwIfAborted } from '../errors.js';
+import { checkOptions, optionCheck, PannsError, throwIfAborted } from '../errors.js';
 import type { Model } from '../inference/model.js';
 import { accuracy, taggingMetrics } from './metrics.js';
 
@@ -47,6 +48,8 @@ export interface Evaluation {
   readonly scores: Float32Array;
 }
 
+const check = optionCheck('evaluate');
+
 const OPTION_NAMES: readonly (keyof EvaluateOptions)[] = [
   ...(['clipSeconds', 'batchSize', 'decode', 'loss', 'onProgress', 'signal'] as const),
 ];
@@ -66,7 +69,12 @@ export async function evaluate(
   const { clipSeconds = 10, batchSize = 16, decode, onProgress, signal } = options;
   const { activation } = model.config;
   const loss = options.loss ?? (activation === 'sigmoid' ? 'bce' : 'cross_entropy');
+  check('clipSeconds', clipSeconds, clipSeconds > 0 && clipSeconds <= 3600, 'a number in 0..3600');
+  const whole = Number.isSafeInteger(batchSize) && batchSize >= 1;
+  check('batchSize', batchSize, whole, 'a whole number >= 1');
+  check('loss', loss, loss === 'bce' || loss === 'cross_entropy', '"bce" or "cross_entropy"');
   checkClasses(model, dataset);
+  checkPackedLength(dataset.clips, clipSeconds);
   const classes = model.classCount;
   const clips = dataset.clips.length;
   const results = collectResults(dataset, loss);
@@ -108,7 +116,7 @@ export function scoreOutputs(loss: 'bce' | 'cross_entropy'): ('clipwise_output' 
 export interface ResultCollector {
   /** Rows (N, K) of the next `count` clips, and maybe more; returns how many clips are done. */
   add(count: number, scores: Float32Array, logits: Float32Array | undefined): number;
-  finish(): Evaluation;
+  finish(): Promise<Evaluation>;
 }
 
 export function collectResults(dataset: Dataset, loss: 'bce' | 'cross_entropy'): ResultCollector {
@@ -133,16 +141,20 @@ export function collectResults(dataset: Dataset, loss: 'bce' | 'cross_entropy'):
       done += count;
       return done;
     },
-    finish() {
-      const metrics = taggingMetrics(scores, truth, classes);
+    async finish() {
+      const metrics = await taggingMetrics(scores, truth, classes);
       const { mAP, mAUC, dPrime } = metrics;
       const labels = singleLabels(dataset.clips);
+      const counts = new Uint32Array(classes);
+      for (const clip of dataset.clips) {
+        for (const label of new Set(clip.labels)) counts[label] = (counts[label] ?? 0) + 1;
+      }
       return {
         ...{ clips, loss: lossSum / clips, mAP, mAUC, dPrime, scores },
         accuracy: labels === undefined ? undefined : accuracy(scores, labels, classes),
         perClass: dataset.classes.map((label, k) => ({
           label,
-          clips: dataset.clips.filter((clip) => clip.labels.includes(k)).length,
+          clips: counts[k] ?? 0,
           averagePrecision: metrics.averagePrecision[k] ?? Number.NaN,
           auc: metrics.auc[k] ?? Number.NaN,
         })),

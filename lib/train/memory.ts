@@ -1,8 +1,7 @@
-import { checkOptions } from '../errors.js';
 import { type MemoryNeed, memoryNeed } from '../inference/memory.js';
 import { type Model, modelInternals } from '../inference/model.js';
 import { callNative } from '../native/call.js';
-import { type RecipeOptions, recipeOptionNames } from './recipe.js';
+import { checkRecipeNames, type RecipeOptions } from './recipe.js';
 import { planTraining, sessionOptions } from './session.js';
 
 /**
@@ -22,7 +21,7 @@ export async function trainingMemory(
   model: Model,
   options: RecipeOptions = {},
 ): Promise<MemoryNeed> {
-  checkOptions(options, recipeOptionNames, 'trainingMemory');
+  checkRecipeNames(options, 'trainingMemory');
   const { native, description } = modelInternals(model);
   const session = sessionOptions(planTraining(model, options));
   const { batch, samples } = session;

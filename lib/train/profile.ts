@@ -5,7 +5,7 @@ import { clipsAtOnce } from '../inference/memory.js';
 import { type Model, modelInternals, placeModel } from '../inference/model.js';
 import type { ModelDescription } from '../models/row.js';
 import { callNative } from '../native/call.js';
-import { type RecipeOptions, recipeOptionNames } from './recipe.js';
+import { checkRecipeNames, type RecipeOptions } from './recipe.js';
 import { planTraining, sessionOptions, type TrainingPlan } from './session.js';
 
 /** Options of {@link profileModel}. */
@@ -121,7 +121,7 @@ export async function profileModel(
   check('seconds', seconds, seconds > 0 && seconds <= 3600, 'a number in 0..3600');
   const counts = Number.isSafeInteger(runs) && runs >= 1 && runs <= 1000;
   check('runs', runs, counts, 'a whole number in 1..1000');
-  checkOptions(recipe, recipeOptionNames, 'recipe');
+  checkRecipeNames(recipe, 'recipe');
   throwIfAborted(signal);
   using model = await placeModel(description, { device, threads, gpu, precision });
   const { native } = modelInternals(model);

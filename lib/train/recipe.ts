@@ -137,12 +137,31 @@ export interface Recipe {
   readonly cacheFeatures: boolean;
 }
 
+/** What PyTorch, Keras and scripts call options of a recipe that have another name or place here. */
+const NAMES_ELSEWHERE: Readonly<Record<string, string>> = {
+  learningRate: 'optimizer.lr',
+  learning_rate: 'optimizer.lr',
+  lr: 'optimizer.lr',
+  weightDecay: 'optimizer.weightDecay',
+  weight_decay: 'optimizer.weightDecay',
+  momentum: 'optimizer.momentum',
+  betas: 'optimizer.betas',
+  scheduler: 'schedule',
+  warmup: 'schedule',
+  gradientClip: 'clipGradNorm',
+};
+
 /** The names of {@link RecipeOptions}. */
 export const recipeOptionNames: readonly (keyof RecipeOptions)[] = [
   ...(['loss', 'optimizer', 'batchSize', 'epochs', 'steps', 'schedule', 'clipGradNorm'] as const),
   ...(['mixup', 'sampler', 'clipSeconds', 'crop', 'seed', 'evaluateEvery'] as const),
   ...(['freeze', 'frozenNorms', 'syncNorms', 'lrScale', 'layerDecay', 'cacheFeatures'] as const),
 ];
+
+/** Throws ERR_PANNS_OPTION for names that are neither of a recipe nor among the `own` of `where`. */
+export function checkRecipeNames(options: unknown, where: string, own: readonly string[] = []) {
+  checkOptions(options, [...own, ...recipeOptionNames], where, NAMES_ELSEWHERE);
+}
 
 const ADAM = {
   kind: 'adam',

@@ -1,13 +1,11 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { NativeSession } from '../addon.js';
 import type { Dataset } from '../data/dataset.js';
-import type { Batch, BatchLoader, LoaderState } from '../data/loader.js';
-import { type ClipReader, type Decode, rememberClips } from '../data/reader.js';
-import { checkOptions, PannsError, throwIfAborted } from '../errors.js';
+import { type Batch, holdsInt16, type LoaderState } from '../data/loader.js';
+import { PannsError, throwIfAborted } from '../errors.js';
 import { type Model, modelInternals } from '../inference/model.js';
 import { type LoadModelOptions, readModel } from '../inference/model_file.js';
-import type { Cut } from '../models/parts.js';
 import { callNative } from '../native/call.js';
+import { type BatchesAhead, createBatchesAhead } from './batches_ahead.js';
 import {
   type Best,
   checkProcesses,
@@ -20,30 +18,23 @@ import {
 } from './checkpoint.js';
 import { alone, type Processes } from './distributed.js';
 import { TypedEmitter } from './emitter.js';
-import { checkClasses, type Evaluation, evaluate } from './evaluate.js';
+import type { Evaluation } from './evaluate.js';
 import {
-  computeFeatures,
-  createFeatureLoader,
-  evaluateFeatures,
-  type Features,
-} from './features.js';
-import {
+  checkRecipeNames,
   type Recipe,
   type RecipeOptions,
-  recipeOptionNames,
   recipeOptions,
   recipeSchedule,
 } from './recipe.js';
 import type { Schedule } from './schedule.js';
-import { EVALUATION_BATCH, planTraining, sessionOptions, type TrainingPlan } from './session.js';
+import { planTraining, sessionOptions, type TrainingPlan } from './session.js';
 import {
   checkTraining,
-  createTrainingLoader,
   type TrainingOptions,
   trainerError,
   trainingOptionNames,
-  trainingSampler,
 } from './training.js';
+import { createTrainingData, type TrainingData } from './training_data.js';
 
 /** Options of {@link Trainer}. */
 export interface TrainerOptions extends TrainingOptions, RecipeOptions {}
@@ -89,9 +80,6 @@ export interface TrainerEvents {
   checkpoint: [path: string, step: number];
 }
 
-/** Decoded validation clips that stay in memory: 1,600 clips of 5 s at 32 kHz. */
-const REMEMBERED_BYTES = 512 * 1024 ** 2;
-
 /** Recipes' seeds are below 2^53; masks of the process p are drawn from seed + p 2^53. */
 const SEED_BITS = 53n;
 
@@ -124,18 +112,14 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
   readonly #options: TrainingOptions;
   readonly #schedule: Schedule;
   readonly #processes: Processes;
-  readonly #decode: Decode | ClipReader | undefined;
-  readonly #validationDecode: ClipReader;
   readonly #plan: TrainingPlan;
-  readonly #features = new Map<Dataset, Features>();
+  readonly #data: TrainingData;
   #restored: OpenCheckpoint | undefined;
   #starting: Promise<NativeSession> | undefined;
   #session: NativeSession | undefined;
-  #loader: BatchLoader | undefined;
+  #batches: BatchesAhead | undefined;
   /** Where the loader stands, of whose batches one may be here ahead of its step. */
   #loaderState: LoaderState | undefined;
-  /** The batch of the next step, where it was asked for ahead. */
-  #coming: Promise<Batch | undefined> | undefined;
   /** The batch whose clips the device has already. */
   #staged: Batch | undefined;
   /** Steps that have begun and were not given out yet, in order; those up to `#step` are done. */
@@ -151,7 +135,7 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
 
   constructor(model: Model, options: TrainerOptions) {
     super();
-    checkOptions(options, [...trainingOptionNames, ...recipeOptionNames], 'Trainer');
+    checkRecipeNames(options, 'Trainer', trainingOptionNames);
     const {
       dataset,
       loader,
@@ -175,9 +159,9 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     const { epochs = 1, steps } = this.recipe;
     this.totalSteps = steps ?? Math.max(1, Math.round(epochs * this.stepsPerEpoch));
     this.#schedule = recipeSchedule(this.recipe, this.totalSteps);
-    this.#decode = decode;
-    this.#validationDecode =
-      typeof decode === 'object' ? decode : rememberClips(REMEMBERED_BYTES, decode);
+    this.#data = createTrainingData(model, this.#plan, this.#options, (done, total) =>
+      this.emit('features', done, total),
+    );
   }
 
   /**
@@ -200,16 +184,18 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
         ...{ device, threads, gpu, precision },
         model: row,
       });
+      let trainer: Trainer | undefined;
       try {
         const stored = recipeOptions(latest.state.recipe);
         // A length given now takes the place of one given then, also in the other unit.
         if (rest.epochs !== undefined) stored.steps = undefined;
         if (rest.steps !== undefined) stored.epochs = undefined;
-        const trainer = new Trainer(model, { ...stored, checkpoint: { folder }, ...rest });
+        trainer = new Trainer(model, { ...stored, checkpoint: { folder }, ...rest });
         trainer.#restored = latest;
         await trainer.#start();
         return trainer;
       } catch (error) {
+        trainer?.dispose();
         model.dispose();
         throw error;
       }
@@ -259,25 +245,9 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
    *
    * @throws PannsError `ERR_PANNS_OPTION` without a data set; and as {@link evaluate}
    */
-  async evaluate(dataset = this.#options.validation): Promise<Evaluation> {
-    if (dataset === undefined) {
-      const what = 'expected a data set to evaluate on: give validation, or an argument';
-      throw new PannsError('ERR_PANNS_OPTION', what, { where: 'Trainer.evaluate' });
-    }
+  async evaluate(dataset?: Dataset): Promise<Evaluation> {
     await this.#drain();
-    const { signal } = this.#options;
-    if (this.#plan.cut !== undefined) {
-      checkClasses(this.model, dataset);
-      const features = await this.#featuresOf(dataset, this.#plan.cut);
-      return evaluateFeatures(this.model, features, dataset, this.recipe.loss, signal);
-    }
-    return evaluate(this.model, dataset, {
-      clipSeconds: this.recipe.clipSeconds,
-      batchSize: EVALUATION_BATCH,
-      decode: dataset === this.#options.validation ? this.#validationDecode : this.#decode,
-      loss: this.recipe.loss,
-      signal,
-    });
+    return this.#data.evaluate(dataset);
   }
 
   /**
@@ -316,8 +286,7 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
 
   /** Frees the memory of training; the model stays. */
   dispose(): void {
-    this.#loader?.close();
-    this.#coming = undefined;
+    this.#batches?.close();
     this.#staged = undefined;
     this.#flights = [];
     this.#session?.dispose();
@@ -348,26 +317,39 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     const restored = this.#restored;
     if (restored === undefined) await this.#processes.first(() => this.#checkFolder());
     else checkProcesses(restored, this.#processes.size);
-    this.#loader ??= await this.#openLoader(restored?.state.loader);
-    this.#loaderState = this.#loader.state();
+    if (this.#batches === undefined) {
+      const loader = await this.#data.openLoader(restored?.state.loader);
+      this.#loaderState = loader.state();
+      this.#batches = createBatchesAhead(loader);
+      if (this.#failure !== undefined) {
+        // Disposed of meanwhile.
+        this.#batches.close();
+        throw this.#failure;
+      }
+    }
     const { validation } = this.#options;
     const options = sessionOptions(this.#plan, validation?.clips.length);
     const session = await callNative('Trainer', () =>
       addon.createSession(native, description.spec, options),
     );
-    if (restored !== undefined) {
-      await restoreOptimizer(restored, this.model, session);
-      const { step, evaluatedStep, best } = restored.state;
-      this.#step = step;
-      this.#savedStep = step;
-      this.#evaluatedStep = evaluatedStep;
-      this.#best = best;
-      this.#restored = undefined;
+    try {
+      if (restored !== undefined) {
+        await restoreOptimizer(restored, this.model, session);
+        const { step, evaluatedStep, best } = restored.state;
+        this.#step = this.#savedStep = step;
+        this.#evaluatedStep = evaluatedStep;
+        this.#best = best;
+      }
+      await this.#processes.join(session, [
+        ...[description.spec, this.recipe, this.totalSteps, this.#step, this.#loaderState],
+        ...[this.#options.dataset?.clips.length, this.#options.validation === undefined],
+      ]);
+      if (this.#failure !== undefined) throw this.#failure; // disposed of meanwhile
+    } catch (error) {
+      session.dispose();
+      throw error;
     }
-    await this.#processes.join(session, [
-      ...[description.spec, this.recipe, this.totalSteps, this.#step, this.#loaderState],
-      ...[this.#options.dataset?.clips.length, this.#options.validation === undefined],
-    ]);
+    this.#restored = undefined;
     this.#session = session;
     return session;
   }
@@ -381,46 +363,6 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     );
   }
 
-  async #openLoader(state: LoaderState | undefined): Promise<BatchLoader> {
-    const { dataset } = this.#options;
-    if (this.#plan.cut === undefined || dataset === undefined) {
-      return createTrainingLoader(this.model, this.recipe, this.#options, state);
-    }
-    const features = await this.#featuresOf(dataset, this.#plan.cut);
-    const { batchSize } = this.recipe;
-    const sampler = trainingSampler(this.recipe, dataset, this.#processes);
-    return createFeatureLoader(features, dataset, { sampler, batchSize }, state);
-  }
-
-  /** Kept for the two data sets of the training. */
-  async #featuresOf(dataset: Dataset, cut: Cut): Promise<Features> {
-    const known = this.#features.get(dataset);
-    if (known !== undefined) return known;
-    const { dataset: training, validation, signal, features: store } = this.#options;
-    const features = await computeFeatures(this.model, cut, dataset, {
-      ...{ samples: this.#plan.samples, decode: this.#decode, signal, store },
-      onProgress: (done, total) => this.emit('features', done, total),
-    });
-    if (dataset === training || dataset === validation) this.#features.set(dataset, features);
-    return features;
-  }
-
-  #batches(): BatchLoader {
-    return this.#loader as BatchLoader;
-  }
-
-  /** Takes the loader's next batch; undefined when the data have come to an end. */
-  async #take(): Promise<Batch | undefined> {
-    return (await this.#batches().next()).value;
-  }
-
-  /** The loader's next batch, if it is ready: nothing waits for it, and its error is told in its turn. */
-  async #readyBatch(): Promise<Batch | undefined> {
-    this.#coming ??= this.#take();
-    const ready = this.#coming.catch(() => undefined);
-    return Promise.race([ready, nextTurn(undefined)]);
-  }
-
   /**
    * The batch of the step after this one, where the session brings its clips to the device and the
    * loader has it.
@@ -431,8 +373,8 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     { waveform }: Batch,
   ): Promise<Batch<Int16Array> | undefined> {
     if (!session.stages() || index >= this.totalSteps) return undefined;
-    const batch = await this.#readyBatch();
-    return batch?.waveform.length === waveform.length && isPacked(batch) ? batch : undefined;
+    const batch = await this.#batches?.peek();
+    return batch?.waveform.length === waveform.length && holdsInt16(batch) ? batch : undefined;
   }
 
   /** The batch of the next step; undefined when the data have come to an end. */
@@ -444,9 +386,7 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
       return true;
     });
     try {
-      const coming = this.#coming ?? this.#take();
-      this.#coming = undefined;
-      return await processes.together(() => coming);
+      return await processes.together(async () => this.#batches?.take());
     } catch (error) {
       // The others have taken theirs.
       if (processes.size > 1) this.#failure = error;
@@ -468,9 +408,9 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
       } else {
         if (this.#flights.length >= depth || this.#options.signal?.aborted) return;
         if (this.#evaluationDue(last) || this.#checkpointDue(last)) return;
-        const batch = await this.#readyBatch();
+        const batch = await this.#batches?.peek();
         if (batch === undefined) return;
-        this.#coming = undefined;
+        await this.#batches?.take();
         await this.#begin(session, last + 1, batch, began);
       }
     }
@@ -490,7 +430,7 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
     );
     // Clips that went up during the step before were read by then. Whoever finishes the step hears of
     // a failure.
-    begun.then(() => this.#batches().release?.(batch)).catch(() => undefined);
+    begun.then(() => this.#batches?.release(batch)).catch(() => undefined);
     this.#staged = next;
     this.#flights.push({ index, batch, lr, began, begun });
   }
@@ -590,9 +530,4 @@ export class Trainer extends TypedEmitter<TrainerEvents> implements AsyncIterabl
       counters.set(name, (counters.get(name) ?? 0n) + 1n);
     }
   }
-}
-
-/** Whether its clips are samples of 16 bits. */
-function isPacked(batch: Batch): batch is Batch<Int16Array> {
-  return batch.waveform instanceof Int16Array;
 }

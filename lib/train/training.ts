@@ -2,6 +2,7 @@ import type { Dataset } from '../data/dataset.js';
 import { clipLengths } from '../data/lengths.js';
 import { type BatchLoader, createBatchLoader, type LoaderState } from '../data/loader.js';
 import type { ClipReader, Decode } from '../data/reader.js';
+import { checkPackedLength } from '../data/reader.js';
 import { balancedSampler, type Sampler, sharedSampler, uniformSampler } from '../data/sampler.js';
 import { checkOptions, PannsError } from '../errors.js';
 import type { Model } from '../inference/model.js';
@@ -66,7 +67,7 @@ export const trainingOptionNames: readonly (keyof TrainingOptions)[] = [
 export function checkTraining(model: Model, recipe: Recipe, options: TrainingOptions): number {
   const { dataset, loader, validation, checkpoint, stepsInFlight } = options;
   const { size }: Processes = options.distributed ?? alone;
-  const { loss, batchSize, steps, cacheFeatures } = recipe;
+  const { loss, batchSize, steps, clipSeconds, cacheFeatures } = recipe;
   if ((dataset === undefined) === (loader === undefined)) {
     throw trainerError('expected either dataset or loader');
   }
@@ -85,6 +86,7 @@ export function checkTraining(model: Model, recipe: Recipe, options: TrainingOpt
   for (const data of [dataset, validation]) {
     if (data === undefined) continue;
     checkClasses(model, data);
+    checkPackedLength(data.clips, clipSeconds);
     if (loss === 'bce' || singleLabels(data.clips) !== undefined) continue;
     throw trainerError('expected one label a clip for cross_entropy; use bce with sigmoid');
   }

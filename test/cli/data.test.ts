@@ -2,6 +2,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'tap';
 import { chosenColumns, divide, openDataset } from '../../lib/cli/data.js';
+import { writePack } from '../helpers/hdf5.js';
 
 test('the columns of a CSV file can be told on the command line', async (t) => {
   const folder = t.testdir({ 'a.wav': '', 'b.wav': '', 'c.wav': '' });
@@ -28,6 +29,23 @@ test('the columns of a CSV file can be told on the command line', async (t) => {
   t.equal(training.clips.length, 1);
   t.equal(validation?.clips.length, 2);
   await t.rejects(openDataset(csv), { code: 'ERR_PANNS_DATA', message: /fileColumn/ });
+});
+
+test('reading an HDF5 file is told, and stops on the signal', async (t) => {
+  const folder = t.testdir();
+  const path = join(folder, 'pack.h5');
+  const clip = { name: 'a.wav', labels: [0], samples: new Float32Array(8) };
+  await writeFile(path, writePack([clip], 8000, 2));
+  let said = '';
+  const messages = { write: (text: string) => (said += text) };
+  const classes = ['a', 'b'];
+  const { clips } = await openDataset(path, {}, classes, { messages });
+  t.match(clips, [{ id: 'a.wav', labels: [0] }]);
+  t.equal(said, `reading the names and labels in ${path}\n`);
+  await openDataset(path, {}, classes, { messages, json: true });
+  t.equal(said.split('\n').length, 2, 'JSON is not disturbed');
+  const signal = AbortSignal.abort();
+  await t.rejects(openDataset(path, {}, classes, { signal }), { name: 'AbortError' });
 });
 
 test('a folder has no columns', async (t) => {

@@ -61,6 +61,23 @@ t.test('detect, write, draw and measure', async (t) => {
   t.match(results[1].events, [{ onset: 0, offset: 2.5, label: 'bark' }, { label: 'rain, heavy' }]);
   t.match(results[2], { error: { code: 'ERR_PANNS_AUDIO_NOT_FOUND' } });
 
+  writeFileSync(at('cut.wav'), readFileSync(at('a.wav')).subarray(0, 30_000));
+  const note = `note: ${at('cut.wav')} is cut off: the results are of what is there\n`;
+  for (const verb of [
+    ['detect', ...all],
+    ['tag', ...model],
+  ]) {
+    const [name = '', ...rest] = verb;
+    const said = await panns(name, at('cut.wav'), ...rest);
+    t.match(said, { code: 0, messages: note });
+    const whole = await panns(name, at('a.wav'), ...rest);
+    t.match(whole, { code: 0, messages: '' });
+    const line = await panns(name, at('cut.wav'), ...rest, '--json');
+    t.match(line, { code: 0, messages: '' });
+    t.match(JSON.parse(line.out), { truncated: true });
+    t.equal((await panns(name, at('cut.wav'), ...rest, '--nan-to-zero')).out, said.out);
+  }
+
   const chosen = ['--labels', 'rain, heavy', '--out', at('events.csv'), '--picture', at('a.svg')];
   const written = await panns('detect', at('a.wav'), ...all, ...chosen);
   t.equal(written.code, 0, written.messages);

@@ -116,6 +116,19 @@ t.test('mistakes', async (t) => {
   t.match(offline.messages, /^error ERR_PANNS_OFFLINE: Cnn6: .* by hand and put it at .*Cnn6/);
 });
 
+t.test('a pause between two attempts is told', async (t) => {
+  const folder = t.testdir();
+  const content = honest(weightsOf(100_000));
+  const { mirror } = await serve(t, (request, response, n) => {
+    if (n > 0) return content(request, response, n);
+    response.statusCode = 503;
+    return response.end();
+  });
+  const { code, messages } = await download('LeeNet24', '--folder', folder, '--mirror', mirror);
+  t.equal(code, 0, messages);
+  t.match(messages, /^LeeNet24: the server answers 503 .*; trying again in 500 ms\n/);
+});
+
 t.test('put there by hand, nothing is fetched', { skip: real.skip }, async (t) => {
   const folder = t.testdir();
   copyFileSync(real.path, join(folder, 'mn04_as_mAP_432.pt'));

@@ -181,6 +181,12 @@ t.test('info, help and mistakes', async (t) => {
     t.equal(code, 2, line);
     t.match(messages, message);
   }
+  const folder = t.testdir({ a: { 'config.json': 'null' }, b: { 'folds.json': 'null' } });
+  for (const name of ['a', 'b']) {
+    const { code, messages } = await panns(`train --resume --out ${join(folder, name)}`);
+    t.equal(code, 1, messages);
+    t.match(messages, /^error ERR_PANNS_CHECKPOINT: .*not a JSON object/);
+  }
   const failed = await panns('eval --model /no/such.file --data x');
   t.equal(failed.code, 1);
   t.match(failed.messages, /^error ERR_PANNS_IO: \/no\/such\.file/);

@@ -190,6 +190,13 @@ t.test('embeddings of files, with what each row is of', async (t) => {
     { file: files[1], start: 0, end: 0.5 },
   ]);
   t.match((await panns(`${line} --out x.txt`, files)).messages, /\.npy/);
+
+  const cut = join(folder, 'cut.wav');
+  writeFileSync(cut, readFileSync(files[0] ?? '').subarray(0, 4000));
+  const half = await panns(`${line} --out ${npy} --json`, [cut, files[1] ?? '']);
+  t.equal(half.code, 0, half.messages);
+  t.match(JSON.parse(half.out), { files: 2, failed: 0, truncated: 1 });
+  t.equal(half.messages, `note: ${cut} is cut off: the results are of what is there\n`);
 });
 
 t.test('what does not go together', async (t) => {

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { convBlock5x5 } from '../../lib/models/blocks.js';
 import { buildGraph } from '../../lib/models/graph.js';
 import { describeModel, modelNames } from '../../lib/models/index.js';
 import { resolveOptions } from '../../lib/models/options.js';
@@ -267,6 +268,18 @@ t.test('the builder refuses what cannot be', async (t) => {
     });
   t.throws(unused, { code, where: 'Test/ghost' });
   t.throws(() => build((b, x) => b.pool(x, 'avg', [1, 65])), { code });
+  const none = undefined as never;
+  const size = { channels: 1, kernel: 1 };
+  const wrong: [Parameters<typeof build>[0], string, RegExp][] = [
+    [(b) => b.conv('a', none, size), 'a', /argument 2 of conv to be a tensor, got undefined/],
+    [(b, x) => b.add(x, null as never), 'add', /argument 2 of add .* got null/],
+    [(b) => b.scope('s', () => b.relu({} as never)), 's.relu', /argument 1 of relu .* got Object/],
+    [(b) => convBlock5x5(b, 'c', none, 4, 2), 'c.conv1', /got undefined/],
+  ];
+  for (const [body, path, message] of wrong) {
+    t.throws(() => build(body), { code, where: `Test/${path}`, message });
+  }
+  t.throws(() => buildGraph('Test', () => ({ y: none })), { code, where: 'Test/y' });
   t.throws(() => build((b, x) => b.add(x, b.pool(x, 'max', 2))), { code });
   t.throws(
     () => buildGraph('Test', (b, w) => ({ y: b.reduceTime(b.logmel(w, resolveOptions()), 'max') })),

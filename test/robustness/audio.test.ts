@@ -120,6 +120,13 @@ t.test('a file of five hours, in ranges', async (t) => {
   await t.rejects(decodeAudio(path, { maxSeconds: 60 }), { code: 'ERR_PANNS_AUDIO_TOO_LONG' });
 });
 
+t.test('audio without a limit on its length', async (t) => {
+  const { waveform } = randomBatch(freshSeed(t), 1, RATE);
+  const file = encodeWav16(waveform, RATE);
+  const { channels } = await decodeAudio(file, { maxSeconds: Number.POSITIVE_INFINITY });
+  t.equal(channels[0]?.length, RATE);
+});
+
 t.test('five hours are decoded, and aborted, at once', async (t) => {
   const path = sparseFile(t, new Float32Array(10));
   const controller = new AbortController();

@@ -207,6 +207,20 @@ t.test('NaN and infinite weights', async (t) => {
   }
 });
 
+t.test('a NaN far into a tensor is told by its place there', async (t) => {
+  const model = await createModel('Cnn10', { classes: 2 });
+  const state = await model.stateDict();
+  const { data } = state.get('conv_block3.conv1.weight') ?? {};
+  // Beyond the first of the slices in which weights are looked at.
+  const place = 200_000;
+  (data as Float32Array)[place] = Number.NaN;
+  await t.rejects(model.loadStateDict(state), {
+    code: 'ERR_PANNS_NAN',
+    message: new RegExp(`value ${place} is NaN`),
+  });
+  model.dispose();
+});
+
 /** Each changes a whole model's file into one that no writer makes. */
 const hostile: Record<string, (parts: Parts) => void> = {
   'no nodes': ({ description }) => nodesOf(description).splice(0),

@@ -1,5 +1,7 @@
 import t from 'tap';
 import type { NativeModel, NativeSession, StepState } from '../../lib/addon.js';
+import { decodeAudio } from '../../lib/audio/decode.js';
+import { encodeWav16 } from '../../lib/audio/wav.js';
 import { loadNative } from '../../lib/native.js';
 import { freshSeed } from '../data/fresh_seed.js';
 import { CLASSES, randomBatch, SECOND, sessionOptions, smallModel } from './small_model.js';
@@ -84,6 +86,34 @@ t.test('shared memory is read in place when the job runs', async (t) => {
   t.same(await answer, await score(model, second), 'what was written before the job began counts');
   await busy;
 });
+
+t.test(
+  "a file's bytes are read in place where they are shared, and copied elsewhere",
+  async (t) => {
+    const random = randomBatch(freshSeed(t), 2, SECOND).waveform;
+    const files = [0, 1].map((i) =>
+      encodeWav16(random.slice(i * SECOND, (i + 1) * SECOND), SECOND),
+    );
+    const [first, second] = files as [Uint8Array, Uint8Array];
+    const samples = async (bytes: Uint8Array) => (await decodeAudio(bytes)).channels[0];
+    const [own, other] = [await samples(first), await samples(second)];
+    t.notSame(own, other);
+    // Half a minute to another rate keeps the engine's thread at work, so that what follows waits.
+    const long = encodeWav16(randomBatch(1, 1, 30 * 44100).waveform, 44100);
+    for (const [memory, expected] of [
+      [new SharedArrayBuffer(first.length), other],
+      [new ArrayBuffer(first.length), own],
+    ] as const) {
+      const bytes = new Uint8Array<ArrayBufferLike>(memory);
+      bytes.set(first);
+      const busy = decodeAudio(long, { sampleRate: 32000 });
+      const answer = samples(bytes);
+      bytes.set(second);
+      t.same(await answer, expected, memory.constructor.name);
+      await busy;
+    }
+  },
+);
 
 t.test('shared memory stays alive when nobody else holds it', async (t) => {
   const model = await newModel();

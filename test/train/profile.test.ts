@@ -106,6 +106,20 @@ for (const name of NETWORKS) {
   }
 }
 
+t.test('a step in flight is to be finished first', async (t) => {
+  const { spec } = describeModel('Cnn6', SMALL);
+  const samples = 8080;
+  const native = await addon.createModel(spec, { device: 'null', threads: 1 }, samples);
+  t.teardown(() => native.dispose());
+  const session = await addon.createSession(native, spec, { ...SESSION, batch: BATCH, samples });
+  t.teardown(() => session.dispose());
+  const clips = new Int16Array(BATCH * samples);
+  await session.begin(clips, new Float32Array(BATCH * SMALL.classes), undefined, STATE);
+  const busy = { code: 'ERR_PANNS_BUSY', message: /profile: expected no step in flight/ };
+  await t.rejects(session.profile(STATE), busy);
+  t.equal((await session.finish()).loss, 1, 'nothing ran in between');
+});
+
 t.test('bytes: inputs and results, each once; what an optimizer writes too', async (t) => {
   const description = describeModel('Cnn6', SMALL);
   const samples = 8080;
@@ -263,6 +277,7 @@ t.test('what it does not take', async (t) => {
   await refused({ runs: 1.5 }, /runs to be a whole number in 1\.\.1000, got 1\.5/);
   await refused({ device: 'tpu' }, /device to be/);
   await refused({ recipe: { batch: 2 } }, /unknown option "batch"/);
+  await refused({ recipe: { learningRate: 1e-3 } }, /did you mean "optimizer\.lr"/);
   const cached = { cacheFeatures: true, freeze: 'base', batchSize: 2, clipSeconds: 1 };
   await refused({ recipe: cached }, /without cacheFeatures/);
   t.match(await panns('profile', 'Cnn6', '--bach', '2'), { code: 2, messages: /--batch/ });

@@ -54,7 +54,7 @@ async function made(t: Parameters<typeof openDraws>[0] & { testdir(): string }, 
     const own = scores.get(String(source)) ?? new Float32Array(0);
     yield { first: 0, frames: 50, scores: own.slice(0, 150) };
     yield { first: 50, frames: frames - 50, scores: own.slice(150) };
-    return { seconds: SECONDS };
+    return { seconds: SECONDS, truncated: false };
   };
   const dataset: StrongDataset = { classes: CLASSES, files: list, skipped: [] };
   return { model, detector, dataset, heard };

@@ -8,8 +8,13 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import type { Model } from '../../lib/inference/model.js';
+import { PannsError } from '../../lib/errors.js';
+import { type Model, modelInternals } from '../../lib/inference/model.js';
 import { loadModel } from '../../lib/inference/model_file.js';
+import { readSafetensors } from '../../lib/io/safetensors.js';
+import { writeSafetensors } from '../../lib/io/safetensors_writer.js';
+import { alone, type ProcessGroup } from '../../lib/train/distributed.js';
+import { evaluate } from '../../lib/train/evaluate.js';
 import { Trainer, type TrainerOptions } from '../../lib/train/trainer.js';
 import { SECONDS, tinyModel, tones } from './synthetic.js';
 
@@ -185,6 +190,50 @@ t.test('old checkpoints go once a new one is safe; damaged ones are passed over'
   });
   const fewer = tones(21);
   await t.rejects(Trainer.resume(folder, fewer), { code: 'ERR_PANNS_CHECKPOINT' }, 'other clips');
+});
+
+t.test('wrong options of an evaluation are refused', async (t) => {
+  using model = await tinyModel();
+  for (const wrong of [
+    { clipSeconds: -1 },
+    { clipSeconds: NaN },
+    { batchSize: 0 },
+    { loss: 'mse' },
+  ]) {
+    const [name = ''] = Object.keys(wrong);
+    await t.rejects(evaluate(model, dataset, { decode, ...(wrong as object) }), {
+      code: 'ERR_PANNS_OPTION',
+      message: new RegExp(`expected ${name} to be`),
+    });
+  }
+});
+
+t.test('a training that does not begin holds no memory, and says why', async (t) => {
+  const folder = t.testdir();
+  using model = await tinyModel();
+  using first = new Trainer(model, { ...RECIPE, steps: 3, checkpoint: { folder } });
+  await losses(first);
+  const [name = ''] = readdirSync(folder);
+  const path = join(folder, name);
+  const { metadata, tensors } = await readSafetensors(path);
+  const slot = [...tensors.keys()].find((key) => key.startsWith('optimizer.')) ?? '';
+  tensors.set(slot, { dtype: 'F32', shape: [3], data: Float32Array.of(1, 2, 3) });
+  await writeSafetensors(path, tensors, metadata);
+  await t.rejects(Trainer.resume(folder, { dataset, decode }), {
+    code: 'ERR_PANNS_CHECKPOINT',
+    message: new RegExp(`expected ${slot} to be .* got \\[3\\] of F32`),
+  });
+
+  const { native } = modelInternals(model);
+  first.dispose();
+  const before = await native.held();
+  const lonely = {
+    ...{ rank: 0, size: 1, together: alone.together, first: alone.first },
+    join: () => Promise.reject(new PannsError('ERR_PANNS_PARALLEL', 'nobody came')),
+  } as unknown as ProcessGroup;
+  const second = new Trainer(model, { ...RECIPE, distributed: lonely });
+  await t.rejects(losses(second), { code: 'ERR_PANNS_PARALLEL' });
+  t.equal(await native.held(), before, 'its session is gone');
 });
 
 t.test('frozen parameters stay, the others move', async (t) => {
