@@ -86,14 +86,8 @@ def calibrate(header, arrays):
     return {"names": list(found)}, list(found.values())
 
 
-def train(header, arrays):
-    """Steps on (waveform, target[, lambda]) triples, one after another.
-
-    Parameters in "frozen" do not train, their norms evaluate if "frozenNorms" is "eval"; "rates" scales
-    the learning rate by the beginnings of names. Replies with each loss; the gradients of the first step
-    (names in "gradients"), the running statistics after it (names in "buffers"), and how far each of
-    "gradients" has moved in the end.
-    """
+def trainable(header):
+    """The model in training, but for what is in "frozen"; its norms evaluate if "frozenNorms" is "eval"."""
     model = made[header["row"]].train()
     frozen = set(header.get("frozen", []))
     for k, p in model.named_parameters():
@@ -102,6 +96,30 @@ def train(header, arrays):
         for k, m in model.named_modules():
             if hasattr(m, "running_mean") and f"{k}.weight" in frozen:
                 m.eval()
+    return model
+
+
+def margin(header, arrays):
+    """How near to a kink of the head a step on (waveform[, lambda]) would come; nothing moves."""
+    model = trainable(header)
+    clips, dtype = header["clips"], next(model.parameters()).dtype
+    weights = tensor(arrays[1], clips, dtype)[:, 0] if header["mixup"] else None
+    held = {k: v.clone() for k, v in model.named_buffers()}
+    with torch.no_grad():
+        model(tensor(arrays[0], clips), weights)
+    for k, v in model.named_buffers():
+        v.copy_(held[k])
+    return {"margin": getattr(model, "margin", None)}, []
+
+
+def train(header, arrays):
+    """Steps on (waveform, target[, lambda]) triples, one after another.
+
+    What trains is as `trainable` says; "rates" scales the learning rate by the beginnings of names.
+    Replies with each loss; the gradients of the first step (names in "gradients"), the running statistics
+    after it (names in "buffers"), and how far each of "gradients" has moved in the end.
+    """
+    model = trainable(header)
     live = [
         (k, p) for k, p in model.named_parameters() if p.requires_grad and not models.is_dead(model, k)
     ]

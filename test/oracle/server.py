@@ -39,6 +39,7 @@ def functions():
         "create": networks.create,
         "infer": networks.infer,
         "calibrate": networks.calibrate,
+        "margin": networks.margin,
         "train": networks.train,
         "onnx_versions": onnx_graph.versions,
         "onnx_check": onnx_graph.check,

@@ -1,5 +1,6 @@
 """What the models share: the front-end, the convolution block, mixup, the tagging head."""
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -46,6 +47,9 @@ class Block(nn.Module):
 class Tagger(nn.Module):
     """A network that ends in fc1 and fc_audioset; those are added last, as in the state dicts."""
 
+    # How near to a kink of its head the last clips came, in standard deviations of what has it.
+    margin = None
+
     def add_head(self, channels, embedding, classes):
         self.fc1 = nn.Linear(channels, embedding)
         self.fc_audioset = nn.Linear(embedding, classes)
@@ -53,5 +57,13 @@ class Tagger(nn.Module):
     def head(self, x):
         """(N, C, T) or (N, C, T, F) to an embedding and logits."""
         x = x.mean(3) if x.dim() == 4 else x
-        embedding = F.relu(self.fc1(x.amax(2) + x.mean(2)))
+        inner = self.fc1(x.amax(2) + x.mean(2))
+        self.margin = (inner.abs().min() / inner.std()).item()
+        if x.shape[2] > 1:
+            top = x.detach().topk(2, 2).values
+            gap = top[..., 0] - top[..., 1]
+            # Equals are what a ReLU has cut off, and have no gradient.
+            gap[gap == 0] = torch.inf
+            self.margin = min(self.margin, (gap.min() / x.std()).item())
+        embedding = F.relu(inner)
         return {"embedding": embedding, "logits": self.fc_audioset(embedding)}
