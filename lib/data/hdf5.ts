@@ -309,7 +309,7 @@ async function readTexts(file: Hdf5File, dataset: Hdf5Dataset): Promise<string[]
 }
 
 async function readNumbers(file: Hdf5File, dataset: Hdf5Dataset): Promise<number[]> {
-  const { kind, bytes: width, littleEndian } = dataset.type;
+  const { kind, bytes: width, littleEndian, signed } = dataset.type;
   const fits = kind === 'integer' && littleEndian && [1, 2, 4, 8].includes(width);
   requireColumn(file, dataset, fits, 'whole numbers, little-endian');
   const numbers: number[] = [];
@@ -317,7 +317,8 @@ async function readNumbers(file: Hdf5File, dataset: Hdf5Dataset): Promise<number
     const rows = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     for (let i = 0; i < count; i++) {
       const at = i * width;
-      numbers.push(width < 8 ? rows.readIntLE(at, width) : Number(rows.readBigInt64LE(at)));
+      if (width === 8) numbers.push(Number(rows.readBigInt64LE(at)));
+      else numbers.push(signed ? rows.readIntLE(at, width) : rows.readUIntLE(at, width));
     }
   }
   return numbers;

@@ -176,6 +176,8 @@ t.test('packs that are laid out otherwise', { skip }, async (t) => {
   for (const [name, fault, message] of faults) {
     await t.rejects(fromHdf5(pack(name)), { ...fault, message }, name);
   }
+  const folds = (await fromHdf5(pack('bytes_as_folds'))).clips.map(({ fold }) => fold);
+  t.same(folds, ['250', '251', '252', '253', '254', '255']);
   const told = await fromHdf5(pack('no_rate'), { sampleRate: 16_000 });
   t.equal(told.clips[0]?.packed?.sampleRate, 16_000);
   await t.rejects(fromHdf5(pack('plain'), { sampleRate: 16_000 }), { message: /32000.*16000/ });
@@ -205,7 +207,7 @@ t.test('packs that are laid out otherwise', { skip }, async (t) => {
   await t.rejects(longer, { ...data, message: /to 0\.0125 s, and 1 s are asked for/ });
 });
 
-t.test('damage is an error or another label, never more', { skip, timeout: 120_000 }, async (t) => {
+t.test('damage is an error or another label, never more', { skip }, async (t) => {
   const trees = ['earliest,v108', 'v108,v108'].map((libver, i) => {
     const name = `tree${i}`;
     return { name, libver };

@@ -123,6 +123,7 @@ def odd(folder, rng):
     write("doubles", target=target.astype(np.float64))
     write("long_names", audio_name=[n.decode() for n in names])
     write("numbers_as_names", audio_name=np.arange(6))
+    write("bytes_as_folds", fold=np.arange(250, 256, dtype=np.uint8))
     write("no_rate", lambda file: file.attrs.clear())
     write("text_rate", lambda file: file.attrs.__setitem__("sample_rate", "32000"))
     write("group", lambda file: (file.move("waveform", "x"), file.create_group("waveform")))

@@ -121,7 +121,9 @@ async function findChunks(
   const { path } = file;
   const total = Math.ceil((shape[0] ?? 1) / high) * across;
   const incomplete = `"${name}" is declared to have (${shape}) values, and the file does not hold all of them: it is damaged, or was not written to its end`;
-  if (!(total * size <= file.size)) throw badHdf5(path, incomplete);
+  // A key: the bytes of the chunk, the filters it went past, and where it lies in the array.
+  const key = 8 + 8 * (shape.length + 1);
+  if (!(total * (size + key + 8) <= file.size)) throw badHdf5(path, incomplete);
   const places = new Float64Array(total).fill(Number.NaN);
   let found = 0;
   const seen = new Set([tree]);
@@ -132,8 +134,6 @@ async function findChunks(
     }
     const level = head.number(1);
     const count = head.number(2);
-    // A key: the bytes of the chunk, the filters it went past, and where it lies in the array.
-    const key = 8 + 8 * (shape.length + 1);
     const entries = fieldsOf(await file.read(node + NODE_BYTES, count * (key + 8)), path);
     for (let i = 0; i < count; i++) {
       entries.skip(8);

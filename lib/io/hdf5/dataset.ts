@@ -47,6 +47,8 @@ export async function readDataset(
   };
   const shape = readShape(need(MESSAGE.dataspace));
   const type = readType(need(MESSAGE.datatype));
+  if (type.bytes === 0)
+    throw badHdf5(file.path, `it is damaged: values of "${name}" have no bytes`);
   if (find(MESSAGE.external)) {
     throw foreignHdf5(file.path, `"${name}" lies in other files, which is not read here`);
   }
@@ -76,11 +78,13 @@ function readShape(fields: Fields): number[] {
 const CLASSES = { integer: 0, float: 1, text: 3, enumeration: 8 };
 
 function readType(fields: Fields): Hdf5Type {
-  const kind = fields.number(1) & 15;
-  const flags = fields.number(3);
-  const bytes = fields.number(4);
+  const read = () => ({
+    ...{ kind: fields.number(1) & 15, flags: fields.number(3), bytes: fields.number(4) },
+  });
+  const own = read();
   // A truth value of h5py is an enumeration of 8-bit numbers.
-  if (kind === CLASSES.enumeration) return { ...readType(fields), bytes };
+  const { kind, flags } = own.kind === CLASSES.enumeration ? read() : own;
+  const { bytes } = own;
   const littleEndian = (flags & 1) === 0;
   const signed = (flags & 8) !== 0;
   const known = { [CLASSES.integer]: 'integer', [CLASSES.float]: 'float', [CLASSES.text]: 'text' };

@@ -2,8 +2,14 @@ import { badHdf5, type Fields, fieldsOf, foreignHdf5 } from './fields.js';
 import type { Hdf5File } from './file.js';
 import { MESSAGE, type Message } from './header.js';
 
-/** Far more names than a data set has. */
-const MOST_NODES = 1000;
+/** Of a group's tree, leaves and names: far more than a data set has. */
+const MOST_BYTES = 2 ** 20;
+
+/** What each read counts beside its length: small pieces, or a ring of them, end soon too. */
+const READ_BYTES = 2 ** 12;
+
+/** Longer names are cut: none that is looked for is as long. */
+const MOST_NAME = 255;
 
 /**
  * What a group holds: the addresses of object headers, by name. Links to other places are left out.
@@ -46,10 +52,19 @@ function readLink(fields: Fields, links: Map<string, number>): void {
 
 /** A group of the old form: a tree of nodes, whose names stand in a heap. */
 async function readSymbols(
-  file: Hdf5File,
+  whole: Hdf5File,
   table: Fields,
   links: Map<string, number>,
 ): Promise<void> {
+  let left = MOST_BYTES;
+  const file: Hdf5File = {
+    ...whole,
+    async read(address, length) {
+      left -= READ_BYTES + length;
+      if (left < 0) throw foreignHdf5(whole.path, 'so large a group is not read here');
+      return whole.read(address, length);
+    },
+  };
   const tree = table.number(8);
   const heap = await piece(file, table.number(8), 32, 'HEAP');
   heap.skip(4);
@@ -57,8 +72,7 @@ async function readSymbols(
   heap.skip(8);
   const names = await file.read(heap.number(8), length);
   const nodes = [tree];
-  for (const [i, node] of nodes.entries()) {
-    if (i >= MOST_NODES) throw foreignHdf5(file.path, 'so large a group is not read here');
+  for (const node of nodes) {
     const head = await piece(file, node, 24, 'TREE');
     const [type, level] = [head.number(1), head.number(1)];
     if (type !== 0) throw badHdf5(file.path, 'it is damaged: a tree of a group is another one');
@@ -87,7 +101,8 @@ async function readEntries(
   const entries = fieldsOf(await file.read(address + 8, 40 * count), file.path);
   for (let i = 0; i < count; i++) {
     const entry = entries.part(40);
-    const name = fieldsOf(names.subarray(entry.number(8)), file.path);
+    const at = entry.number(8);
+    const name = fieldsOf(names.subarray(at, at + MOST_NAME), file.path);
     const target = entry.address();
     if (target !== undefined) links.set(name.text(name.left), target);
   }

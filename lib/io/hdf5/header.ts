@@ -39,6 +39,9 @@ const START_BYTES = 34;
 /** Far more than a data set and its attributes take, of which each has at most 64 kB. */
 const MOST_BYTES = 2 ** 24;
 
+/** What a block counts beside its length: a chain of small ones, or a ring of them, ends soon too. */
+const BLOCK_BYTES = 2 ** 14;
+
 /** A message that stands elsewhere, in common with others. */
 const SHARED = 2;
 
@@ -55,7 +58,7 @@ export async function readHeader(file: Hdf5File, address: number): Promise<Messa
   const blocks = [first];
   let total = 0;
   for (const { at, length, framed } of blocks) {
-    total += length;
+    total += BLOCK_BYTES + length;
     if (total > MOST_BYTES) throw badHdf5(path, 'it is damaged: an object header without end');
     const fields = fieldsOf(await file.read(at, length), path);
     if (framed && fields.text(4) !== 'OCHK') throw noHeader(path);
