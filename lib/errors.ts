@@ -149,7 +149,8 @@ export function kindOf(value: unknown): string {
   if (value === null) return 'null';
   if (Array.isArray(value)) return 'array';
   if (typeof value !== 'object') return typeof value;
-  return value.constructor?.name ?? 'object';
+  // A generator's constructor has no name.
+  return value.constructor?.name || 'object';
 }
 
 /**

@@ -2,7 +2,7 @@ import { resample } from '../audio/decode.js';
 import { isSamples, type Samples, toFloats } from '../audio/int16.js';
 import { loadAudio } from '../audio/load.js';
 import { createStreamResampler } from '../audio/stream.js';
-import { checkOptions, kindOf, PannsError, throwIfAborted } from '../errors.js';
+import { AbortError, checkOptions, kindOf, PannsError, throwIfAborted } from '../errors.js';
 import { shareBytes } from '../native/call.js';
 import type { ReadSamples } from './windows.js';
 
@@ -58,7 +58,8 @@ export async function openSource(
     return { read, truncated: () => false };
   }
   if (typeof source !== 'string' && !(source instanceof Uint8Array)) {
-    const expected = 'a path, the bytes of a file, or samples as Float32Array or Int16Array';
+    const expected =
+      'a path, the bytes of a file as Uint8Array, or samples as Float32Array or Int16Array';
     const actual = kindOf(source);
     const what = `expected source to be ${expected}, got ${actual}`;
     throw new PannsError('ERR_PANNS_OPTION', what, { where, expected, actual });
@@ -114,6 +115,15 @@ export function openStream(
   const pieces = source[Symbol.asyncIterator]();
   let rest: Float32Array = new Float32Array(0);
   let ended = false;
+  let waiting = false;
+  const next = async () => {
+    waiting = true;
+    try {
+      return await pieces.next();
+    } finally {
+      waiting = false;
+    }
+  };
   const read: ReadSamples = async (_start, count) => {
     const samples = new Float32Array(count);
     let filled = 0;
@@ -124,7 +134,7 @@ export function openStream(
       rest = rest.subarray(part.length);
       if (filled === count || ended) return samples.subarray(0, filled);
       throwIfAborted(signal);
-      const { value, done } = await pieces.next();
+      const { value, done } = await unlessAborted(next(), signal);
       ended = done === true;
       if (!ended && !isSamples(value)) {
         const what = `expected the stream to give Float32Arrays or Int16Arrays, got ${kindOf(value)}`;
@@ -136,9 +146,29 @@ export function openStream(
   return {
     read,
     async close() {
-      if (!ended) await pieces.return?.();
+      if (ended) return;
+      const told = pieces.return?.();
+      // A generator hears of it when its wait is over, which may be never.
+      if (waiting) Promise.resolve(told).catch(() => undefined);
+      else await told;
     },
   };
+}
+
+/** What a promise comes to, but an AbortError as soon as the signal is aborted. */
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  let stop = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(new AbortError(undefined, { cause: signal.reason }));
+    signal.addEventListener('abort', stop, { once: true });
+  });
+  if (signal.aborted) stop();
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
 }
 
 function checkFileOption(nanToZero: boolean | undefined, where: string): void {

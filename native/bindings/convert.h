@@ -48,7 +48,8 @@ class ArrayInput {
  public:
   // Throws ERR_PANNS_SHAPE unless value is an array of T; expected < 0 accepts any length.
   ArrayInput(const Napi::Value& value, const std::string& where, int64_t expected, Job& job);
-  const T* data() const { return shared_ != nullptr ? shared_ : copy_->data(); }
+  // Null for an empty SharedArrayBuffer.
+  const T* data() const { return copy_ != nullptr ? copy_->data() : shared_; }
   int64_t size() const { return size_; }
 
  private:

@@ -151,6 +151,24 @@ t.test('a stream of 16 bits at a rate of its own gives the scores of the whole',
   t.ok(ok, message);
 });
 
+t.test('a stream that waits for ever is left when it is aborted', async (t) => {
+  using model = await tiny('max');
+  using detector = await EventDetector.load(model, { windowSeconds: 1 });
+  for (const later of [false, true]) {
+    const stop = new AbortController();
+    async function* microphone() {
+      yield draw(t, 1.5);
+      if (later) setImmediate(() => stop.abort('enough'));
+      else stop.abort('enough');
+      await new Promise(() => undefined);
+    }
+    const listen = async () => {
+      for await (const _ of detector.detectStream(microphone(), { signal: stop.signal }));
+    };
+    await t.rejects(listen(), { name: 'AbortError', cause: 'enough' });
+  }
+});
+
 t.test('files, bytes, samples and streams give the same events', async (t) => {
   using model = await tiny('max');
   const { random } = openDraws(t);

@@ -85,7 +85,10 @@ t.test('a file that is cut off says so, wherever the cut lies', async (t) => {
   const detector = await EventDetector.load(model, { windowSeconds: 1, hopSeconds: 0.5 });
   const whole = encodeWav16(noise(10), RATE);
   // Four windows are read at once: 4 and 8 s are where one reading ends and the next begins.
-  const ends = [1.3, 4, 8, draws.random.integer(9 * RATE) / RATE + 0.5];
+  // The last is half a window and more behind one: a rest of less than 0.1 s would not be counted.
+  const half = RATE / 2;
+  const drawn = RATE * draws.random.integer(9) + half + draws.random.integer(half);
+  const ends = [1.3, 4, 8, drawn / RATE];
   for (const seconds of [...ends, 10]) {
     const path = join(t.testdir(), 'cut.wav');
     const bytes = whole.subarray(0, 44 + 2 * Math.round(seconds * RATE));
@@ -187,7 +190,12 @@ t.test('what is no audio is refused, with what came', async (t) => {
   const refusal = (source: unknown, message: RegExp, code = 'ERR_PANNS_OPTION') =>
     t.rejects(tagger.tag(source as string), { code, message });
   await refusal(new Float64Array(RATE), /got Float64Array/);
+  for (const memory of [new ArrayBuffer(0), new SharedArrayBuffer(0)]) {
+    await refusal(new Uint8Array(memory), /a file of 0 bytes/, 'ERR_PANNS_AUDIO_EMPTY');
+  }
   await refusal([0.5], /got array/);
+  await refusal(new ArrayBuffer(8), /as Uint8Array, .* got ArrayBuffer/);
+  await refusal((function* () {})(), /got object$/);
   await refusal(new URL('file:///a.wav'), /got URL/);
   const loud = noise(1).map((sample) => 32768 * sample);
   await refusal(loud, /expected samples in -1\.\.1, they reach \d+/);
