@@ -1,3 +1,4 @@
+import type { Stats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { type CsvOptions, fromCsv } from '../data/csv.js';
 import type { Clip, Dataset } from '../data/dataset.js';
@@ -68,13 +69,15 @@ export async function openDataset(
   { signal, messages, json }: Waiting = {},
 ): Promise<Dataset> {
   const options = classes === undefined ? {} : { classes };
-  let isFolder: boolean;
+  let found: Stats;
   try {
-    isFolder = (await stat(path)).isDirectory();
+    found = await stat(path);
   } catch (error) {
     throw ioError(error, 'read the data', path);
   }
-  const isPack = !isFolder && (await isHdf5(path));
+  const isFolder = found.isDirectory();
+  // What a pipe has given is gone.
+  const isPack = found.isFile() && (await isHdf5(path));
   if (!isFolder && !isPack) return fromCsv(path, { ...columns, ...options });
   if (Object.values(columns).some((column) => column !== undefined)) {
     const what = `columns are those of a CSV file, this is ${isPack ? 'an HDF5 file' : 'a folder'}`;

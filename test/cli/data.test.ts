@@ -1,3 +1,4 @@
+import { spawn, spawnSync } from 'node:child_process';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'tap';
@@ -46,6 +47,16 @@ test('reading an HDF5 file is told, and stops on the signal', async (t) => {
   t.equal(said.split('\n').length, 2, 'JSON is not disturbed');
   const signal = AbortSignal.abort();
   await t.rejects(openDataset(path, {}, classes, { signal }), { name: 'AbortError' });
+});
+
+const skip = process.platform === 'win32' && 'there are no pipes in folders here';
+test('a CSV file comes through a pipe', { skip }, async (t) => {
+  const path = join(t.testdir({ 'a.wav': '', 'b.wav': '' }), 'table');
+  t.equal(spawnSync('mkfifo', [path]).status, 0);
+  const lines = 'file,label\na.wav,dog\nb.wav,cat\n';
+  const writer = spawn('sh', ['-c', 'printf %s "$1" > "$2"', 'sh', lines, path]);
+  t.teardown(() => writer.kill());
+  t.same((await openDataset(path)).classes, ['cat', 'dog']);
 });
 
 test('a folder has no columns', async (t) => {
