@@ -97,7 +97,7 @@ t.test(
     const [first, second] = files as [Uint8Array, Uint8Array];
     const samples = async (bytes: Uint8Array) => (await decodeAudio(bytes)).channels[0];
     const [own, other] = [await samples(first), await samples(second)];
-    t.notSame(own, other);
+    t.ok(own?.some((sample, i) => sample !== other?.[i]));
     // Half a minute to another rate keeps the engine's thread at work, so that what follows waits.
     const long = encodeWav16(randomBatch(1, 1, 30 * 44100).waveform, 44100);
     for (const [memory, expected] of [
