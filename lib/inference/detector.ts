@@ -168,6 +168,7 @@ export class EventDetector {
    * generator returns how long the audio was, and whether its file is cut off.
    *
    * A window is scored when it is complete: choose `windowSeconds` for the delay that is tolerable.
+   * A stream that waits is left as soon as `signal` is aborted.
    *
    * @throws PannsError as {@link EventDetector.detect}; AbortError
    */
