@@ -167,3 +167,15 @@ t.test('one that does not join is waited for as long as was said', { skip }, asy
   }
   t.ok(performance.now() - began > 3000);
 });
+
+t.test('one that fails in a capture ends, and waits for nothing', { skip }, async (t) => {
+  const request: Request = {
+    ...{ folder: t.testdir(), device: 'cuda', scenarios: ['plain'] },
+    group: { engine: 'nccl', overlap: true, bucketBytes: 256 },
+  };
+  for (const { status, output } of await runRanks(2, request, { PANNS_EMULATOR_RECORDED: '1' })) {
+    t.not(status, 0);
+    t.match(output, /process [01]: ncclAllReduce failed: internal error/);
+    t.match(output, /ERR_PANNS_PARALLEL/);
+  }
+});

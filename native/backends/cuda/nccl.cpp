@@ -179,9 +179,11 @@ class NcclCollective final : public backends::Collective {
   void reduce(backends::Stream& stream, void* values, int64_t count, int type, int operation) {
     check_whole();
     beside_->wait(*cuda_stream(stream).record());
-    check(nccl_.all_reduce(values, values, static_cast<size_t>(count), type, operation, comm_,
-                           beside_->raw()),
-          "ncclAllReduce");
+    const int status = nccl_.all_reduce(values, values, static_cast<size_t>(count), type, operation,
+                                        comm_, beside_->raw());
+    // The open capture, too, holds work that the end of NCCL would wait for.
+    if (status != nccl::kSuccess) cuda_stream(stream).drop_capture();
+    check(status, "ncclAllReduce");
   }
 
   // The host's bytes to the device, the work there, and back.

@@ -3,6 +3,7 @@
 // emulated device does, and then waits for the others.
 //
 //   PANNS_EMULATOR_STRAGGLER=1        the process of that rank never joins
+//   PANNS_EMULATOR_RECORDED=1         so many collectives are recorded by captures; others fail
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -96,6 +97,9 @@ int submit(const void* in, void* out, size_t bytes, nccl::Comm comm, cudaStream_
     return kUnusable;
   }
   if (cuda_emulator::records(stream)) {
+    static int recorded = 0;
+    const char* most = std::getenv("PANNS_EMULATOR_RECORDED");
+    if (most != nullptr && recorded++ >= std::atoi(most)) return kFailed;
     work = [work = std::move(work), held = comm->captured] { work(); };
   }
   return cuda_emulator::submit(stream, std::move(work)) == 0 ? nccl::kSuccess : kFailed;
