@@ -22,10 +22,11 @@ Napi::Value examine(Napi::Env env, std::shared_ptr<ModelState> model, int64_t ba
   auto fit = std::make_shared<graph::Fit>();
   Job job;
   job.work = [=](const auto&) { *fit = graph::examine(*model->device, batch, of(), search); };
-  job.result = [=](Napi::Env e) -> Napi::Value {
+  // Not the model, which may be gone by then and is not for the event loop to free.
+  job.result = [fit, search, kind = model->device->info().kind](Napi::Env e) -> Napi::Value {
     auto o = Napi::Object::New(e);
     const auto set = [&](const char* name, auto value) { o.Set(name, static_cast<double>(value)); };
-    o.Set("device", model->device->info().kind);
+    o.Set("device", kind);
     set("weights", fit->need.weights);
     set("gradients", fit->need.gradients);
     set("optimizer", fit->need.optimizer);

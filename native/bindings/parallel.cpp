@@ -24,10 +24,15 @@ std::shared_ptr<backends::Collective> GroupHandle::processes() const {
 
 void GroupHandle::adopt(std::shared_ptr<backends::Collective> processes) {
   processes_ = std::move(processes);
+  engine_ = instance(Env()).compute;
   auto o = Value();
   o.Set("rank", processes_->rank());
   o.Set("size", processes_->size());
   o.Set("engine", processes_->engine());
+}
+
+void GroupHandle::Finalize(Napi::Env) {
+  if (const auto engine = engine_.lock()) engine->release(std::move(processes_));
 }
 
 Napi::Value GroupHandle::sum(const Napi::CallbackInfo& info) {

@@ -17,6 +17,7 @@ class GroupHandle : public Napi::ObjectWrap<GroupHandle> {
   // Throws ERR_PANNS_DISPOSED once left.
   std::shared_ptr<backends::Collective> processes() const;
   void adopt(std::shared_ptr<backends::Collective> processes);
+  void Finalize(Napi::Env) override;
 
  private:
   Napi::Value sum(const Napi::CallbackInfo& info);
@@ -24,6 +25,7 @@ class GroupHandle : public Napi::ObjectWrap<GroupHandle> {
   Napi::Value leave(const Napi::CallbackInfo& info);
 
   std::shared_ptr<backends::Collective> processes_;
+  std::weak_ptr<Engine> engine_;
 };
 
 // openMpi, ncclId and openNccl.

@@ -90,8 +90,7 @@ Napi::Value ModelHandle::rates(const Napi::CallbackInfo& info) {
     job.work = [=](const std::atomic<bool>& cancel) {
       *rates = graph::measure_rates(*s->device, cancel);
     };
-    job.result = [=](Napi::Env env) -> Napi::Value {
-      const auto& device = s->device->info();
+    job.result = [rates, device = s->device->info()](Napi::Env env) -> Napi::Value {
       auto o = Napi::Object::New(env);
       o.Set("device", device.kind);
       o.Set("name", device.name);

@@ -15,6 +15,8 @@
 //   PANNS_EMULATOR_STREAMS=early      work that nobody waits for is done before work that somebody
 //                                     waits for, as far as events let it, and a branch of a capture
 //                                     at its fork; as late as may be when unset. Asked each time
+//   PANNS_EMULATOR_LOOP=free          the process's first thread, of Node's event loop, may not wait:
+//                                     the process ends where it does. Asked each time
 //   PANNS_EMULATOR_ORDER=shuffled     of blocks and threads; descending; ascending when unset
 #pragma once
 

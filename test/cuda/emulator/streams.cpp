@@ -1,4 +1,6 @@
 // Streams, events, captures and graphs: work in queues.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -43,6 +45,13 @@ void step(CUstream_st& stream) {
 bool early() {
   const char* text = std::getenv("PANNS_EMULATOR_STREAMS");
   return text != nullptr && std::string_view(text) == "early";
+}
+
+// Asked each time: a test may change its mind.
+void expect_no_loop() {
+  if (std::getenv("PANNS_EMULATOR_LOOP") == nullptr || gettid() != getpid()) return;
+  std::fprintf(stderr, "emulated CUDA: the process's first thread waits for a device\n");
+  std::abort();
 }
 
 // All streams but that one go as far as they get without it.
@@ -92,6 +101,7 @@ bool forbidden_by_capture() {
 }
 
 cudaError_t advance(CUstream_st& stream, const Mark* until) {
+  expect_no_loop();
   Device& d = device_at(stream.device);
   // Opened once for all of it: opening takes a call of the system for each piece of memory.
   d.memory.open();
