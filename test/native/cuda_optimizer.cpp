@@ -287,6 +287,7 @@ void loss_scale() {
       return std::isfinite(scaled(grad, {scale, 7}, 0).state.gate);
     };
     tap::ok(open(2.1e-4f) && !open(1.9e-4f), cat("loss scale: ", bad, " has no end below 1e-4"));
+    tap::ok(scaled(grad, {1.9e-4f, 7}, 0).loss.scale == 65536, "loss scale: it then begins anew");
   }
   Floats weight = normal(20), m = normal(20), v = uniform(20, 0, 1);
   const Floats before = weight, m0 = m, v0 = v;

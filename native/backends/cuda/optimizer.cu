@@ -191,9 +191,12 @@ __global__ void __launch_bounds__(kThreads)
   state->grad_norm = static_cast<float>(norm);
   state->grad_scale = static_cast<float>(scale);
   // This update is what it is; what comes behind it is not done. A loss scale goes on with half of
-  // it, while there is any sense in that.
+  // it, while there is any sense in that; what is trained after that begins anew, as with so small
+  // a scale its gradients would be lost.
   const bool fails = loss != nullptr ? loss->scale < LossScale::kLeast : state->max_norm > 0;
-  if (fails && !is_finite(state->grad_norm)) state->gate = state->grad_norm;
+  if (!fails || is_finite(state->grad_norm)) return;
+  state->gate = state->grad_norm;
+  if (loss != nullptr) loss->scale = LossScale::kFirst;
 }
 
 bool aligned(std::initializer_list<const void*> addresses) {

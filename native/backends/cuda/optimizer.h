@@ -66,7 +66,7 @@ struct LossScale {
 // divided by it, and grad_scale is 0 when they overflowed.
 // Where the state's gate is closed, grad_scale is 0 and nothing else is written. A norm that is not
 // finite closes it: of gradients that are clipped, or if there is a loss scale, where that has
-// fallen below its least.
+// fallen below its least, and is then the first again.
 int64_t grad_norm_partials(int64_t count);  // doubles that an array leaves
 void grad_norm_add(const Launch& launch, const backends::StepState* state, int64_t count,
                    const float* grad, int64_t first, void* workspace,
