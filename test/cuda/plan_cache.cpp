@@ -96,7 +96,7 @@ void measures(const Target& target) {
   const auto choose = [&](auto measure) {
     seen.clear();
     return Plans(target, "device", options,
-                 [&](const ConvGraph&, const Plan& plan) {
+                 [&](const ConvGraph&, const Plan& plan, std::string*) {
                    seen.push_back(plan.text());
                    return measure(static_cast<int>(seen.size()));
                  })
@@ -119,23 +119,65 @@ void measures(const Target& target) {
   tap::ok(fast == seen[2], "unless that is allowed");
 }
 
+// A plan that fails when it first runs.
+void passes_over(const Target& target, const std::string& folder) {
+  PlanOptions options;
+  options.folder = folder + "/refused";
+  Plans plans(target, "device", options);
+  const auto first = plans.plan(graph());
+  plans.refuse(graph(), *first, "fails");
+  const auto second = plans.plan(graph());
+  tap::ok(second->place() > first->place(), "the next candidate is taken");
+  plans.refuse(graph(), *first, "fails");
+  tap::ok(plans.plan(graph()) == second, "also where several kernels had the first");
+  const auto kept = Plans(target, "device", options).plan(graph());
+  tap::ok(kept->text() == second->text() && kept->name() == second->name(),
+          "and kept in its place: " + kept->name());
+  for (const auto& file : files(options.folder)) {
+    if (read(file).find("\nrefused\n") == std::string::npos) std::filesystem::remove(file);
+  }
+  tap::ok(Plans(target, "device", options).plan(graph())->place() == second->place(),
+          "without it, what failed is still passed over");
+
+  std::string code;
+  Plans lost(
+      target, "lost",
+      [&] {
+        PlanOptions measuring = options;
+        measuring.measure = true;
+        return measuring;
+      }(),
+      [](const ConvGraph&, const Plan&, std::string*) -> std::optional<Plans::Measurement> {
+        throw DeviceLost("ERR_PANNS_DEVICE", "cuda", "lost");
+      });
+  try {
+    lost.try_plan(graph());
+  } catch (const DeviceLost& e) {
+    code = e.code();
+  }
+  tap::ok(code == "ERR_PANNS_DEVICE", "a lost device is an error, not an engine less");
+  tap::ok(Plans(target, "lost", options).plan(graph())->place() > first->place(),
+          "and its engine is passed over from then on");
+}
+
 void tunes(const Target& target, const std::string& folder) {
   PlanOptions listing;
   listing.folder = folder + "/tuned";
   PlanOptions measuring = listing;
   measuring.measure = true;
   int asked = 0;
-  const auto third = [&](const ConvGraph&, const Plan&) {
+  const auto third = [&](const ConvGraph&, const Plan&, std::string*) {
     ++asked;
     return Plans::Measurement{asked == 3 ? 1.0f : 2.0f, true};
   };
   const std::string listed = Plans(target, "device", listing).plan(graph())->text();
 
   std::atomic<bool> cancelled = false;
-  Plans stopped(target, "device", measuring, [&](const ConvGraph& g, const Plan& plan) {
-    cancelled = true;
-    return third(g, plan);
-  });
+  Plans stopped(target, "device", measuring,
+                [&](const ConvGraph& g, const Plan& plan, std::string* reason) {
+                  cancelled = true;
+                  return third(g, plan, reason);
+                });
   stopped.set_cancel(&cancelled);
   std::string code;
   try {
@@ -160,9 +202,11 @@ void tunes(const Target& target, const std::string& folder) {
   measuring.folder.clear();
   code.clear();
   try {
-    Plans(target, "device", measuring, [](const ConvGraph&, const Plan&) -> Plans::Measurement {
-      throw Error("ERR_PANNS_OUT_OF_MEMORY", "cuda", "too little");
-    }).plan(graph());
+    Plans(target, "device", measuring,
+          [](const ConvGraph&, const Plan&, std::string*) -> Plans::Measurement {
+            throw Error("ERR_PANNS_OUT_OF_MEMORY", "cuda", "too little");
+          })
+        .plan(graph());
   } catch (const Error& e) {
     code = e.code();
   }
@@ -198,7 +242,7 @@ void pairs_bins(const Target& target, const std::string& folder) {
   int asked = 0;
   // In turn: pairs take less time, or more.
   const auto favour = [&](bool paired) {
-    return [&asked, paired](const ConvGraph& g, const Plan&) {
+    return [&asked, paired](const ConvGraph& g, const Plan&, std::string*) {
       ++asked;
       return Plans::Measurement{(g.pairs != Pairs::none) == paired ? 1.0f : 2.0f, true};
     };
@@ -217,7 +261,7 @@ void pairs_bins(const Target& target, const std::string& folder) {
   const ConvGraph forward = conv.graph, anew = paired(conv).graph;
   conv.frozen = true;
   const ConvGraph before_runs = paired(conv).graph;
-  Plans both(target, "device", measuring, [](const ConvGraph& g, const Plan&) {
+  Plans both(target, "device", measuring, [](const ConvGraph& g, const Plan&, std::string*) {
     const bool slow = g.pairs == Pairs::each_run;
     return Plans::Measurement{slow ? 3.0f : g.pairs == Pairs::none ? 2.0f : 1.0f, true};
   });
@@ -279,6 +323,7 @@ int main(int argc, char** argv) {
     const Target target{&api, nullptr, &properties};
     const std::string folder = argc > 1 ? argv[1] : ".";
     keeps_plans(target, folder);
+    passes_over(target, folder);
     measures(target);
     tunes(target, folder);
     pairs_bins(target, folder);

@@ -6,6 +6,7 @@
 #include "backends/cuda/bin_pairs.h"
 #include "backends/cuda/conv_bias.h"
 #include "backends/cuda/convert.h"
+#include "backends/cuda/measure.h"
 
 namespace panns::cuda {
 namespace {
@@ -20,13 +21,17 @@ size_t bytes_of(const Operand& o) { return static_cast<size_t>(o.count * storage
 class ConvolutionKernel final : public Kernel {
  public:
   ConvolutionKernel(const Convolution& conv, TakeArguments take, Context& context)
-      : conv_(conv), take_(take), context_(context) {
+      : asked_(conv), take_(take), context_(context) {
     choose_plan();
     lay_out_workspace();
+    planned_ = workspace_;
   }
 
-  size_t workspace() const override { return workspace_; }
-  size_t keeps() const override { return copies_weight() && conv_.frozen ? copy_bytes() : 0; }
+  size_t workspace() const override { return planned_; }
+  size_t keeps() const override {
+    const size_t scratch = own_scratch_ != nullptr ? own_scratch_->bytes() : 0;
+    return scratch + (copies_weight() && conv_.frozen ? copy_bytes() : 0);
+  }
 
   void prepare(Stream& stream, const Args& args) override {
     const ConvArguments a = take_(args);
@@ -41,15 +46,12 @@ class ConvolutionKernel final : public Kernel {
       }
     }
     if (bound_.has_value()) return;
-    bind(a, args.workspace);
-    // Once outside of any capture: this loads the engine's kernels. What it computes is overwritten
-    // by the first real run.
-    run_plan(stream);
+    bind_what_runs(cuda_stream(stream), a, args);
   }
 
   void enqueue(Stream& stream, const Args& args) override {
     const ConvArguments a = take_(args);
-    auto* scratch = static_cast<std::byte*>(args.workspace);
+    auto* scratch = scratch_of(args);
     const Launch launch = launch_on(stream, context_);
     if (wanted(a)) {
       if (conv_.graph.pass != Pass::backward_data) cast_in(launch, conv_.x, a.x, scratch + x_at_);
@@ -110,8 +112,13 @@ class ConvolutionKernel final : public Kernel {
     return own_copy_->data();
   }
 
+  std::byte* scratch_of(const Args& args) const {
+    return own_scratch_ != nullptr ? own_scratch_->data() : static_cast<std::byte*>(args.workspace);
+  }
+
   void choose_plan() {
     Plans& plans = *context_.plans;
+    conv_ = asked_;
     if (can_pair(conv_)) {
       const Convolution over_pairs = paired(conv_);
       if (plans.prefers(over_pairs.graph, conv_.graph)) conv_ = over_pairs;
@@ -125,6 +132,33 @@ class ConvolutionKernel final : public Kernel {
       g.bias = g.relu = false;
     }
     plan_ = plans.plan(g);
+  }
+
+  // Engines that fail when they first run are passed over, as those that cannot be built. What that
+  // run computes is overwritten by the first real one. Where the next engine needs more scratch
+  // memory than was planned, the kernel takes its own; later programs are planned with that engine.
+  void bind_what_runs(CudaStream& stream, const ConvArguments& a, const Args& args) {
+    Plans& plans = *context_.plans;
+    for (;; plan_.reset()) {
+      if (plan_ == nullptr) {
+        choose_plan();
+        lay_out_workspace();
+      }
+      const size_t room = own_scratch_ != nullptr ? own_scratch_->bytes() : planned_;
+      if (workspace_ > room) {
+        own_scratch_ = allocate_device_memory(context_.ordinal, workspace_);
+      }
+      bind(a, scratch_of(args));
+      std::string reason;
+      try {
+        if (first_run(plans.target(), stream, conv_.graph, *plan_, *bound_, &reason)) return;
+      } catch (const DeviceLost& e) {
+        plans.refuse(conv_.graph, *plan_, e.what());
+        throw;
+      }
+      bound_.reset();
+      plans.refuse(conv_.graph, *plan_, reason);
+    }
   }
 
   void lay_out_workspace() {
@@ -200,7 +234,7 @@ class ConvolutionKernel final : public Kernel {
     if (o.converted()) cast(launch, o.count, o.used, used, o.stored, stored);
   }
 
-  Convolution conv_;
+  Convolution asked_, conv_;  // and what is computed of it
   // Bias and relu come in a kernel of their own, as cuDNN has no engine with them: some versions
   // have none for depthwise convolutions in 16 bits.
   bool apart_ = false, relu_ = false;
@@ -211,8 +245,9 @@ class ConvolutionKernel final : public Kernel {
   void* weight_ = nullptr;  // its copy in the maps' type, or of pairs that are made before
   std::unique_ptr<backends::Memory> own_copy_;
   void *sum_ = nullptr, *sum_of_squares_ = nullptr;  // of y, by channel
-  size_t workspace_ = 0, x_at_ = 0, w_at_ = 0, y_at_ = 0, bias_at_ = 0, statistics_at_ = 0,
-         sums_at_ = 0;
+  std::unique_ptr<backends::Memory> own_scratch_;    // null: what was planned is enough
+  size_t planned_ = 0, workspace_ = 0, x_at_ = 0, w_at_ = 0, y_at_ = 0, bias_at_ = 0,
+         statistics_at_ = 0, sums_at_ = 0;
 };
 
 }  // namespace

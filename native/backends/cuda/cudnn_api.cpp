@@ -107,13 +107,16 @@ std::string CudnnApi::missing_cublaslt() const {
   return missing(cublaslt, "cuBLASLt", cublaslt_soname());
 }
 
-void CudnnApi::check(cudnnStatus_t status, const char* call) const {
-  if (status == CUDNN_STATUS_SUCCESS) return;
+std::string CudnnApi::words(cudnnStatus_t status) const {
   char detail[1024] = "";
   last_error(detail, sizeof(detail));
+  return cat(error_string(status), detail[0] != '\0' ? ", " : "", detail);
+}
+
+void CudnnApi::check(cudnnStatus_t status, const char* call) const {
+  if (status == CUDNN_STATUS_SUCCESS) return;
   throw Error("ERR_PANNS_DEVICE", "cuda",
-              cat(call, " failed: ", error_string(status), detail[0] != '\0' ? ", " : "", detail,
-                  " (cuDNN ", version_text(), ")"));
+              cat(call, " failed: ", words(status), " (cuDNN ", version_text(), ")"));
 }
 
 const CudnnApi& try_cudnn(std::string& reason) {

@@ -37,6 +37,8 @@ struct CudnnApi {
   // Why a library that cuDNN opens by name is missing, with every place tried, or "".
   std::string missing_nvrtc() const;
   std::string missing_cublaslt() const;
+  // What cuDNN says of a call that returned this: its status, and details where it has any.
+  std::string words(cudnnStatus_t status) const;
   // Throws ERR_PANNS_DEVICE with cuDNN's own words unless the status is success.
   void check(cudnnStatus_t status, const char* call) const;
 };

@@ -1,6 +1,7 @@
 #include "backends/cuda/cudnn_conv.h"
 
 #include <algorithm>
+#include <sstream>
 
 #include "core/error.h"
 
@@ -314,9 +315,11 @@ std::vector<Candidate> CudnnGraph::candidates(cudnnBackendHeurMode_t mode) const
   return found;
 }
 
-Plan::Plan(Descriptor plan)
+Plan::Plan(Descriptor plan, int place, std::string name)
     : plan_(std::move(plan)),
-      workspace_(static_cast<size_t>(plan_.get_int64(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE))) {}
+      workspace_(static_cast<size_t>(plan_.get_int64(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE))),
+      place_(place),
+      name_(std::move(name)) {}
 
 namespace {
 
@@ -337,20 +340,29 @@ std::unique_ptr<Plan> Plan::build(const Target& target, const Candidate& candida
   Descriptor plan = plan_for(target);
   plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, candidate.config);
   if (!plan.try_finalize(reason)) return nullptr;
-  return std::unique_ptr<Plan>(new Plan(std::move(plan)));
+  return std::unique_ptr<Plan>(
+      new Plan(std::move(plan), candidate.place, cat("engine ", candidate.engine)));
 }
 
 std::unique_ptr<Plan> Plan::from_text(const Target& target, const std::string& text) {
+  const size_t end = text.find('\n');
+  if (end == std::string::npos) return nullptr;
+  std::istringstream line(text.substr(0, end));
+  int place = 0;
+  std::string name;
+  if (!(line >> place) || !std::getline(line >> std::ws, name)) return nullptr;
+  const std::string json = text.substr(end + 1);
   Descriptor plan = plan_for(target);
   const cudnnStatus_t status =
       target.api->set_attribute(plan.raw(), CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
-                                CUDNN_TYPE_CHAR, static_cast<int64_t>(text.size()), text.data());
+                                CUDNN_TYPE_CHAR, static_cast<int64_t>(json.size()), json.data());
   if (status != CUDNN_STATUS_SUCCESS || !plan.try_finalize()) return nullptr;
-  return std::unique_ptr<Plan>(new Plan(std::move(plan)));
+  return std::unique_ptr<Plan>(new Plan(std::move(plan), place, name));
 }
 
 std::string Plan::text() const {
-  return plan_.get_text(CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION);
+  return cat(place_, " ", name_, "\n",
+             plan_.get_text(CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION));
 }
 
 BoundPlan::BoundPlan(const Target& target, const Plan& plan, const ConvGraph& conv,
@@ -376,6 +388,21 @@ BoundPlan::BoundPlan(const Target& target, const Plan& plan, const ConvGraph& co
 void BoundPlan::run() const {
   target_.api->check(target_.api->execute(target_.handle, plan_.descriptor().raw(), pack_.raw()),
                      "cudnnBackendExecute");
+}
+
+bool BoundPlan::try_run(std::string* reason) const {
+  const CudnnApi& api = *target_.api;
+  const cudnnStatus_t status = api.execute(target_.handle, plan_.descriptor().raw(), pack_.raw());
+  switch (CUDNN_STATUS_CATEGORY(static_cast<int>(status))) {
+    case CUDNN_STATUS_NOT_SUPPORTED:
+    case CUDNN_STATUS_INTERNAL_ERROR:
+    case CUDNN_STATUS_EXECUTION_FAILED:
+      *reason = api.words(status);
+      return false;
+    default:
+      api.check(status, "cudnnBackendExecute");
+      return true;
+  }
 }
 
 }  // namespace panns::cuda

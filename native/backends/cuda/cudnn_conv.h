@@ -75,6 +75,7 @@ Descriptor device_properties(const CudnnApi& api, const DeviceDescription& devic
 struct Candidate {
   Descriptor config;
   int64_t engine = 0;
+  int place = 0;  // among all that the heuristics propose for the graph
   bool runtime_compiled = false, tensor_core = false, converts_down = false,
        nondeterministic = false, needs_cublaslt = false, reduced_sums = false;
   bool transforms = false;  // products of transformed values: Winograd's, Fourier's
@@ -115,14 +116,20 @@ class Plan {
   // From text() of the same cuDNN and device; null when it cannot be used.
   static std::unique_ptr<Plan> from_text(const Target& target, const std::string& text);
   size_t workspace() const { return workspace_; }
-  // The plan with its compiled kernels, for the cache on disk.
+  // Of its candidate.
+  int place() const { return place_; }
+  // "engine 47": what errors call it.
+  const std::string& name() const { return name_; }
+  // The plan with its compiled kernels, for the cache on disk: behind a line of place and name.
   std::string text() const;
   const Descriptor& descriptor() const { return plan_; }
 
  private:
-  explicit Plan(Descriptor plan);
+  Plan(Descriptor plan, int place, std::string name);
   Descriptor plan_;
   size_t workspace_;
+  int place_;
+  std::string name_;
 };
 
 // A plan bound to addresses: made once, run often. Runs are enqueued on the handle's stream.
@@ -131,6 +138,8 @@ class BoundPlan {
   BoundPlan(const Target& target, const Plan& plan, const ConvGraph& conv,
             const ConvPointers& pointers, void* workspace);
   void run() const;
+  // False, with cuDNN's reason, where the engine failed; an error where the call was wrong.
+  bool try_run(std::string* reason) const;
 
  private:
   const Target target_;

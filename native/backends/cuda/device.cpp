@@ -112,8 +112,10 @@ class CudaDevice final : public backends::Device {
         target,
         cat(properties.name, " sm_", architecture, " ", properties.multiProcessorCount,
             " multiprocessors, driver ", driver),
-        plans, [target, ordinal = ordinal_](const ConvGraph& graph, const Plan& plan) {
-          return measure_plan(target, ordinal, graph, plan);
+        plans,
+        [target, ordinal = ordinal_](const ConvGraph& graph, const Plan& plan,
+                                     std::string* reason) {
+          return measure_plan(target, ordinal, graph, plan, reason);
         });
     context_ = {ordinal_, properties.multiProcessorCount, math_, plans_.get()};
     if (math_ != Math::fp16) return;

@@ -9,7 +9,6 @@
 #include "backends/cuda/check.h"
 #include "backends/cuda/device.h"
 #include "backends/cuda/memory.h"
-#include "backends/cuda/stream.h"
 #include "core/philox.h"
 
 namespace panns::cuda {
@@ -63,8 +62,25 @@ struct Timer {
 
 }  // namespace
 
-Plans::Measurement measure_plan(const Target& target, int ordinal, const ConvGraph& graph,
-                                const Plan& plan) {
+bool first_run(const Target& target, CudaStream& stream, const ConvGraph& graph, const Plan& plan,
+               const BoundPlan& bound, std::string* reason) {
+  stream.synchronize();  // what failed before is no engine's fault
+  target.api->check(target.api->set_stream(target.handle, stream.raw()), "cudnnSetStream");
+  const bool ran = bound.try_run(reason);
+  cudaGetLastError();  // of a launch that was refused, which its status has told
+  if (const cudaError_t e = cudaStreamSynchronize(stream.raw()); e != cudaSuccess) {
+    throw DeviceLost(
+        "ERR_PANNS_DEVICE", "cuda",
+        cat(plan.name(), " of cuDNN ", target.api->version_text(), " failed in the convolution ",
+            graph.text(), " and left the GPU unusable to this process: ", cudaGetErrorString(e),
+            " (", cudaGetErrorName(e), "); a process that is started anew passes over it"));
+  }
+  return ran;
+}
+
+std::optional<Plans::Measurement> measure_plan(const Target& target, int ordinal,
+                                               const ConvGraph& graph, const Plan& plan,
+                                               std::string* reason) {
   CudaStream stream(ordinal);
   const auto elements = [&](int64_t count) {
     // Also where the result is float although the maps are not.
@@ -93,7 +109,7 @@ Plans::Measurement measure_plan(const Target& target, int ordinal, const ConvGra
                         {buffers[0]->data(), buffers[1]->data(), buffers[2]->data(),
                          buffers[3]->data(), buffers[4]->data(), buffers[5]->data()},
                         scratch->data());
-  target.api->check(target.api->set_stream(target.handle, stream.raw()), "cudnnSetStream");
+  if (!first_run(target, stream, graph, plan, bound, reason)) return std::nullopt;
   const Launch launch{stream.raw()};
   const Storage type = graph.float_gradient ? Storage::fp32 : storage_of(graph.math);
   const auto run_once = [&] {
@@ -128,7 +144,7 @@ Plans::Measurement measure_plan(const Target& target, int ordinal, const ConvGra
     stream.synchronize();
     repeats = first == second;
   }
-  return {times[times.size() / 2], repeats};
+  return Plans::Measurement{times[times.size() / 2], repeats};
 }
 
 }  // namespace panns::cuda

@@ -2,14 +2,14 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <limits>
-
-#include "core/error.h"
+#include <sstream>
 
 namespace panns::cuda {
 namespace {
@@ -73,6 +73,8 @@ std::string Plans::key(const ConvGraph& graph, bool measured) const {
 std::shared_ptr<const Plan> Plans::plan(const ConvGraph& graph) {
   std::string reason;
   auto found = try_plan(graph, &reason);
+  // Where nothing is left, what failed may have failed by something else: later ones try again.
+  if (found == nullptr) remove_text(refused_key(graph));
   PANNS_CHECK(found != nullptr, "ERR_PANNS_UNSUPPORTED", "cuda", "cuDNN ",
               target_.api->version_text(), " has no engine on ", device_, " for the convolution ",
               graph.text(), reason.empty() ? "" : ": ", reason);
@@ -82,13 +84,18 @@ std::shared_ptr<const Plan> Plans::plan(const ConvGraph& graph) {
 std::shared_ptr<const Plan> Plans::try_plan(const ConvGraph& graph, std::string* reason) {
   const std::string name = graph.text();
   if (const auto it = known_.find(name); it != known_.end()) return it->second;
-  std::shared_ptr<const Plan> found = read(key(graph, true));
   const std::string own = key(graph, options_.measure);
-  if (found == nullptr && !options_.measure) found = read(own);
+  std::shared_ptr<const Plan> found;
+  if (refused_.count(name) == 0) {
+    found = read(key(graph, true));
+    if (found == nullptr && !options_.measure) found = read(own);
+  }
   if (found == nullptr) {
     std::unique_ptr<Plan> chosen;
     try {
       chosen = choose(graph, reason);
+    } catch (const DeviceLost&) {
+      throw;
     } catch (const Error& e) {
       // A graph that cuDNN cannot even express has no engine either. Too little memory to measure,
       // and a cancelled search, say nothing about the graph.
@@ -101,6 +108,34 @@ std::shared_ptr<const Plan> Plans::try_plan(const ConvGraph& graph, std::string*
   }
   known_[name] = found;
   return found;
+}
+
+// The kept plan goes too: that of a graph is always one that has not failed yet.
+void Plans::refuse(const ConvGraph& graph, const Plan& plan, const std::string& reason) {
+  std::map<int, std::string>& refused = refused_[graph.text()];
+  std::string words = cat(plan.name(), ": ", reason);
+  std::replace(words.begin(), words.end(), '\n', ' ');
+  // Several kernels may have had it.
+  if (!refused.emplace(plan.place(), words).second) return;
+  known_.erase(graph.text());
+  for (const bool measured : {true, false}) remove_text(key(graph, measured));
+  recall_refused(graph);  // what other processes have found
+  std::string text;
+  for (const auto& [place, why] : refused) text += cat(place, " ", why, "\n");
+  write_text(refused_key(graph), text);
+}
+
+std::string Plans::refused_key(const ConvGraph& graph) const {
+  return cat(key(graph, false), "\nrefused");
+}
+
+// A line each: its place and why.
+void Plans::recall_refused(const ConvGraph& graph) {
+  std::istringstream lines(read_text(refused_key(graph)));
+  int place = 0;
+  for (std::string why; lines >> place && std::getline(lines >> std::ws, why);) {
+    refused_[graph.text()].emplace(place, why);
+  }
 }
 
 void Plans::prefer_float_gradient(ConvGraph& graph) {
@@ -137,26 +172,33 @@ float Plans::milliseconds(ConvGraph graph) {
   prefer_float_gradient(graph);
   const auto plan = try_plan(graph);
   if (plan == nullptr) return std::numeric_limits<float>::infinity();
-  return measure_(graph, *plan).milliseconds;
+  const auto measured = measure(graph, *plan);
+  return measured ? measured->milliseconds : std::numeric_limits<float>::infinity();
 }
 
-std::unique_ptr<Plan> Plans::choose(const ConvGraph& graph, std::string* reason) const {
+std::unique_ptr<Plan> Plans::choose(const ConvGraph& graph, std::string* reason) {
   const bool measures = options_.measure && measure_ != nullptr;
   std::unique_ptr<Plan> best;
   float least = std::numeric_limits<float>::infinity();
-  int measured = 0;
+  int measured = 0, place = 0;
+  recall_refused(graph);
+  const auto refused = [&](int at) {
+    const auto it = refused_.find(graph.text());
+    return it != refused_.end() && it->second.count(at) > 0;
+  };
   const CudnnGraph described(target_, graph);
   for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_B, CUDNN_HEUR_MODE_FALLBACK}) {
-    for (const Candidate& c : described.candidates(mode)) {
+    for (Candidate& c : described.candidates(mode)) {
       PANNS_CHECK(cancel_ == nullptr || !*cancel_, "ABORT_ERR", "", "the operation was aborted");
-      if (!admissible(graph, c, options_.deterministic)) continue;
+      c.place = place++;
+      if (!admissible(graph, c, options_.deterministic) || refused(c.place)) continue;
       auto plan = Plan::build(target_, c, reason);
       if (plan == nullptr || plan->workspace() > options_.workspace_limit) continue;
       if (!measures) return plan;
-      const Measurement m = measure_(graph, *plan);
-      if (options_.deterministic && !m.repeats) continue;
-      if (m.milliseconds < least) {
-        least = m.milliseconds;
+      const auto m = measure(graph, *plan);
+      if (!m || (options_.deterministic && !m->repeats)) continue;
+      if (m->milliseconds < least) {
+        least = m->milliseconds;
         best = std::move(plan);
       }
       if (++measured == kMeasured) return best;
@@ -164,7 +206,25 @@ std::unique_ptr<Plan> Plans::choose(const ConvGraph& graph, std::string* reason)
     // Slower by intent: only where nothing else is.
     if (best != nullptr && mode != CUDNN_HEUR_MODE_A) break;
   }
+  if (const auto it = refused_.find(graph.text());
+      best == nullptr && reason != nullptr && it != refused_.end()) {
+    *reason = "what could be built failed when it ran";
+    for (const auto& [at, why] : it->second) *reason += cat("; ", why);
+  }
   return best;
+}
+
+// Nothing where it fails, which is kept.
+std::optional<Plans::Measurement> Plans::measure(const ConvGraph& graph, const Plan& plan) {
+  std::string reason;
+  try {
+    auto found = measure_(graph, plan, &reason);
+    if (!found) refuse(graph, plan, reason);
+    return found;
+  } catch (const DeviceLost& e) {
+    refuse(graph, plan, e.what());
+    throw;
+  }
 }
 
 std::unique_ptr<Plan> Plans::read(const std::string& key) const {
@@ -185,10 +245,14 @@ void Plans::write(const std::string& key, const Plan& plan) const {
   write_text(key, text);
 }
 
+std::string Plans::path(const std::string& key) const {
+  return options_.folder + "/" + hash_name(key) + ".plan";
+}
+
 // What is kept by a key; empty: nothing.
 std::string Plans::read_text(const std::string& key) const {
   if (options_.folder.empty()) return "";
-  std::ifstream file(options_.folder + "/" + hash_name(key) + ".plan", std::ios::binary);
+  std::ifstream file(path(key), std::ios::binary);
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   const size_t end = text.find(kEndOfKey);
   if (end == std::string::npos || text.compare(0, end, key) != 0) return "";
@@ -200,14 +264,20 @@ void Plans::write_text(const std::string& key, const std::string& text) const {
   if (options_.folder.empty()) return;
   std::error_code failed;
   std::filesystem::create_directories(options_.folder, failed);
-  const std::string path = options_.folder + "/" + hash_name(key) + ".plan";
+  const std::string whole = path(key);
   // Whole or not at all: other processes may read the folder meanwhile.
-  const std::string draft = cat(path, ".", getpid());
+  const std::string draft = cat(whole, ".", getpid());
   std::ofstream file(draft, std::ios::binary);
   file << key << kEndOfKey << text;
   file.close();
-  if (file.good()) std::filesystem::rename(draft, path, failed);
+  if (file.good()) std::filesystem::rename(draft, whole, failed);
   if (!file.good() || failed) std::filesystem::remove(draft, failed);
+}
+
+void Plans::remove_text(const std::string& key) const {
+  if (options_.folder.empty()) return;
+  std::error_code failed;
+  std::filesystem::remove(path(key), failed);
 }
 
 }  // namespace panns::cuda

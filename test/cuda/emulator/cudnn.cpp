@@ -504,6 +504,9 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
       return fail(CUDNN_STATUS_EXECUTION_FAILED_CUBLAS, "there is no cuBLASLt");
     }
   }
+  if (const std::string no = failure(*plan.engine); !no.empty()) {
+    return fail(CUDNN_STATUS_EXECUTION_FAILED, no);
+  }
   const auto work = [engine = plan.engine, graph = plan.graph, memory, workspace] {
     // An engine may leave anything there.
     if (workspace != nullptr) {

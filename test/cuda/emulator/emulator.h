@@ -17,6 +17,9 @@
 //                                     at its fork; as late as may be when unset. Asked each time
 //   PANNS_EMULATOR_LOOP=free          the process's first thread, of Node's event loop, may not wait:
 //                                     the process ends where it does. Asked each time
+//   PANNS_EMULATOR_ENGINES=failing    cuDNN proposes first an engine that builds and fails when it
+//                                     runs; breaking: one whose kernel breaks the device; none: all
+//                                     fail when they run; no such engine when unset. Asked each time
 //   PANNS_EMULATOR_ORDER=shuffled     of blocks and threads; descending; ascending when unset
 #pragma once
 

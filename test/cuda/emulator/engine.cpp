@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <set>
+#include <stdexcept>
 
 #include "../../native/narrow_floats.h"
 #include "convolve.h"
@@ -20,8 +22,15 @@ enum Index : int64_t {
   kTensorCore,
   kRounds,
   kTransforms,
-  kPlain
+  kPlain,
+  kFails
 };
+
+// PANNS_EMULATOR_ENGINES: asked each time, as a test may change its mind.
+bool engines_are(const char* how) {
+  const char* text = std::getenv("PANNS_EMULATOR_ENGINES");
+  return text != nullptr && std::strcmp(text, how) == 0;
+}
 
 bool is_convolution(Kind kind) { return kind <= Kind::backward_filter; }
 
@@ -294,17 +303,37 @@ const std::vector<Engine>& engines() {
       {kRounds, {CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS}, {}, 2 * kSome},
       {kTransforms, {CUDNN_NUMERICAL_NOTE_WINOGRAD}, {}, kSome},
       // One byte, so that whatever lies behind it is not where the allocator would put it.
-      {kPlain, {}, {}, 3 * kSome + 1}};
+      {kPlain, {}, {}, 3 * kSome + 1},
+      // None, so that the engine after it needs more.
+      {kFails, {}, {}, 0}};
   return all;
 }
 
-std::vector<int64_t> proposed(cudnnBackendHeurMode_t mode) {
+namespace {
+
+std::vector<int64_t> sound(cudnnBackendHeurMode_t mode) {
   if (mode == CUDNN_HEUR_MODE_A) {
     return {kRaces,      kCublas, kReduces,    kUnbuilt, kHungry,
             kTensorCore, kRounds, kTransforms, kPlain};
   }
   if (mode == CUDNN_HEUR_MODE_B) return {kTensorCore, kPlain};
   return {kPlain};
+}
+
+}  // namespace
+
+std::vector<int64_t> proposed(cudnnBackendHeurMode_t mode) {
+  std::vector<int64_t> list = sound(mode);
+  const bool fails = engines_are("failing") || engines_are("breaking");
+  if (mode == CUDNN_HEUR_MODE_A && fails) list.insert(list.begin(), kFails);
+  return list;
+}
+
+std::string failure(const Engine& engine) {
+  if (engines_are("none") || (engines_are("failing") && engine.index == kFails)) {
+    return "this engine fails when it runs";
+  }
+  return "";
 }
 
 std::string refusal(const Engine& engine, const Graph& graph) {
@@ -326,6 +355,7 @@ std::string refusal(const Engine& engine, const Graph& graph) {
 
 void compute(const Engine& engine, const Graph& graph, const std::map<int64_t, void*>& memory) {
   static int runs = 0;
+  if (engine.index == kFails) throw std::runtime_error("this engine breaks the device");
   const bool rounds =
       engine.index <= kCublas || (engine.index >= kTensorCore && engine.index <= kTransforms);
   std::map<int64_t, Values> inside;

@@ -47,7 +47,7 @@ struct Graph {
 };
 
 // Ways to compute a graph, of which most must not be taken: they round, differ from run to run,
-// need another library, do not build, or ask for more memory than there is.
+// need another library, do not build, ask for more memory than there is, or fail when they run.
 struct Engine {
   int64_t index;
   std::vector<cudnnBackendNumericalNote_t> numerical;
@@ -59,6 +59,9 @@ const std::vector<Engine>& engines();
 std::vector<int64_t> proposed(cudnnBackendHeurMode_t mode);
 // Why the engine does not compute the graph, or "".
 std::string refusal(const Engine& engine, const Graph& graph);
+
+// Why the engine, which was built, does not run, or "".
+std::string failure(const Engine& engine);
 
 // Runs it on memory that is at hand. Addresses by uid.
 void compute(const Engine& engine, const Graph& graph, const std::map<int64_t, void*>& memory);
