@@ -12,7 +12,10 @@ import { read } from './steps.mjs';
 
 // Ubuntu 22.04, Debian 12, RHEL 9 and Amazon Linux 2023 have it or a newer one.
 const glibcFloor = '2.34';
-const neededLibraries = ['libc.so.6', 'libm.so.6', 'libgcc_s.so.1', 'ld-linux-x86-64.so.2'];
+const neededLibraries = [
+  ...['libc.so.6', 'libm.so.6', 'libgcc_s.so.1'],
+  ...['ld-linux-x86-64.so.2', 'ld-linux-aarch64.so.1'],
+];
 const addonSymbols = ['napi_register_module_v1', 'node_api_module_get_api_version_v1'];
 // The CUDA backend opens NVIDIA's libraries at run time, and may name none.
 const cudaSymbols = ['panns_cuda_library'];

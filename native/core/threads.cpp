@@ -18,6 +18,9 @@ constexpr int kSpins = 2000;
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  // Some tens of cycles; `yield` is none on most chips.
+  asm volatile("isb" ::: "memory");
 #else
   std::this_thread::yield();
 #endif
