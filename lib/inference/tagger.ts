@@ -51,7 +51,7 @@ export interface Tags {
   /** (E): the mean over the windows. */
   readonly embedding: Float32Array;
   readonly segments: readonly Segment[];
-  /** How long the audio is. */
+  /** How long the audio is, less a rest under 0.1 s, which is in no window. */
   readonly seconds: number;
   /** Whether the file is cut off, and the rest was tagged: it says that it holds more. */
   readonly truncated: boolean;
